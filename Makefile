@@ -1,0 +1,48 @@
+# Everything one does with this checkout. `make` alone lists it; longer steps are scripts in tools/.
+#
+# The first target that needs Python packages makes a virtual environment for them, from python3 or from what you name:
+#     make test PYTHON=python3.13 VENV=.venv-3.13
+
+PYTHON ?=
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system-packages test lint unit demo bench build clean
+
+help:  ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY)  ## make the virtual environment with disbatch in it
+
+$(READY): pyproject.toml tools/make-venv.sh
+	tools/make-venv.sh "$(VENV)" $(PYTHON)
+	touch $@
+
+system-packages:  ## install the Debian packages that tests with real ssh need (root, with apt-get)
+	tools/install-system-packages.sh
+
+test: $(READY) system-packages lint  ## lint, then all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+unit: $(READY)  ## the tests of single files alone, in seconds
+	$(BIN)/python -m pytest tests/unit
+
+demo: $(READY)  ## run an example on all cores of this machine and show what comes of it
+	tools/demo.sh "$(BIN)/disbatch"
+
+bench: $(READY)  ## measure how many tasks a second go through
+	$(BIN)/python benchmarks/throughput.py
+
+build: $(READY)  ## wheel and source distribution, in dist/
+	$(BIN)/python -m build --no-isolation
+
+clean:  ## remove everything that was made here
+	rm -rf .venv .venv-* build dist demo-run .hypothesis .pytest_cache .mypy_cache .ruff_cache .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

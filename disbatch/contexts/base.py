@@ -1,0 +1,54 @@
+"""What an allocation is, whatever gave it: nodes with cores, laid out into cylinders.
+
+Pure. It must not know how an engine is started, and it knows no resource manager by name.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from disbatch.errors import ResourceError
+from disbatch.messages import NodeOffer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ROUNDING = 1e-9
+"""Keeps 0.3 cores of 3 at ten cylinders, where binary fractions would make nine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of an allocation, as the context names it, and the number of its cores that belong to the run."""
+
+    name: str
+    cores: int
+
+
+def cylinders_of(cores: int, cpus_per_task: float | None, tasks_per_node: int | None) -> int:
+    """How many tasks a node with that many cores runs at once; may be 0."""
+    fitting = math.floor(cores / (cpus_per_task or 1) + _ROUNDING)
+    return fitting if tasks_per_node is None else min(fitting, tasks_per_node)
+
+
+def lay_out(nodes: Sequence[Node], cpus_per_task: float | None, tasks_per_node: int | None) -> tuple[NodeOffer, ...]:
+    """Cylinders of each node that has any; raises `ResourceError` when none has.
+
+    A cylinder's cores are the whole cores of `cpus_per_task` where that was asked for, else an even share of the
+    node's, and at least 1.
+    """
+    offers = []
+    for node in nodes:
+        cylinders = cylinders_of(node.cores, cpus_per_task, tasks_per_node)
+        if cylinders:
+            share = node.cores // cylinders if cpus_per_task is None else int(cpus_per_task)
+            offers.append(NodeOffer(node.name, cylinders, max(1, share)))
+    if not offers:
+        largest = max(node.cores for node in nodes)
+        raise ResourceError(
+            f"no node has the {cpus_per_task:g} cores that a task needs; the largest has {largest}",
+            "lower -c, or name hosts with more cores",
+        )
+    return tuple(offers)

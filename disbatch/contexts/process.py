@@ -1,0 +1,266 @@
+"""A context as a process: offers its nodes to the driver, starts an engine on each, watches what it has started.
+
+A thin shell. It must not know tasks: engines speak with the driver themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from disbatch import __version__, messages, options
+from disbatch.contexts import base, ssh
+from disbatch.errors import DisbatchError, DriverUnreachableError, ExitStatus, UsageError
+from disbatch.eventloop import EventLoop
+from disbatch.joining import connect, disbatch_command, open_log
+from disbatch.mailbox import Mailbox
+from disbatch.runfiles import RunFiles
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Sequence
+
+    from disbatch.options import ContextRoleOptions
+
+ANSWER_PATIENCE = 60.0
+"""Seconds that the driver may take to admit a context."""
+
+LAUNCHER_PATIENCE = 12.0
+"""Seconds from TERM to KILL for the processes that started engines: an engine that ends its tasks needs its time."""
+
+LAST_WORDS = 400
+"""Bytes at the end of what a launcher printed that are looked at for why it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """A process started for an engine, and where in its output file its own output begins."""
+
+    process: subprocess.Popen[bytes]
+    node: str
+    output: str
+    output_start: int
+
+
+class Context:
+    """One context, from its offer to its leaving."""
+
+    def __init__(self, asked: ContextRoleOptions, loop: EventLoop) -> None:
+        self._asked = asked
+        self._loop = loop
+        self._files = RunFiles(asked.run)
+        self._token = os.urandom(8).hex()
+        self._log: logging.Logger | None = None
+        self._offers: tuple[messages.NodeOffer, ...] = ()
+        self._launched: dict[int, _Launched] = {}
+        self._rank: int | None = None
+        self._exit_status: int | None = None
+        self._mailbox = Mailbox(
+            loop,
+            connect(asked.kvs),
+            messages.context_key(self._files.job, self._token),
+            messages.driver_key(self._files.job),
+            self._take,
+            self._driver_lost,
+        )
+
+    def run(self) -> int:
+        """Serve until nothing that was started runs any more; the exit status."""
+        try:
+            self._offers = self._lay_out()
+        except DisbatchError as error:
+            self._mailbox.send(messages.ContextFailed(self._token, error.message, error.hint))
+            self._mailbox.close()
+            raise
+        self._mailbox.send(
+            messages.ContextCame(
+                token=self._token,
+                version=__version__,
+                label=self._asked.label or "",
+                system=ssh.SYSTEM,
+                host=os.uname().nodename,
+                pid=os.getpid(),
+                nodes=self._offers,
+            )
+        )
+        self._loop.after(ANSWER_PATIENCE, partial(self._fail, "the driver did not answer"))
+        self._loop.on_signal(signal.SIGCHLD, self._reap)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self._loop.on_signal(number, partial(self._told_to_end, number))
+        while self._exit_status is None:
+            self._loop.turn()
+        self._mailbox.close()
+        return self._exit_status
+
+    def _lay_out(self) -> tuple[messages.NodeOffer, ...]:
+        hosts = self._asked.nodes or _hosts_from_environment()
+        return base.lay_out(ssh.nodes_of(hosts), self._asked.cpus_per_task, self._asked.tasks_per_node)
+
+    # What comes from the driver.
+
+    def _take(self, message: messages.Message) -> None:
+        if isinstance(message, messages.ContextAdmitted):
+            self._be_admitted(message)
+        elif isinstance(message, messages.ContextRefused):
+            if message.run_done:
+                print("Run done")
+                self._exit_status = ExitStatus.OK
+            else:
+                self._fail(message.reason)
+        elif isinstance(message, messages.EndContext):
+            self._note("the run ends")
+            for rank in message.abandoned:
+                self._end_launcher(rank)
+            self._loop.after(LAUNCHER_PATIENCE, self._kill_launchers)
+            self._leave_if_done()
+
+    def _be_admitted(self, admission: messages.ContextAdmitted) -> None:
+        self._rank = admission.context_rank
+        self._log = open_log(self._files.context_log(admission.label), self._asked.log_level)
+        self._note(f"context {self._rank}, label {admission.label}, pid {os.getpid()}, version {__version__}")
+        here = _names_of_this_machine([offer.name for offer in self._offers])
+        for offer, rank in zip(self._offers, admission.engine_ranks, strict=True):
+            self._start_engine(offer.name, rank, admission.label, here)
+        self._leave_if_done()
+
+    def _start_engine(self, node: str, rank: int, label: str, here: frozenset[str]) -> None:
+        joining = options.JoinOptions(self._asked.run, self._asked.kvs, self._asked.log_level)
+        engine = options.EngineRoleOptions(joining.run, joining.kvs, joining.log_level, label, node, rank)
+        # The script names the run itself; what runs here directly has to be told.
+        only_engine = options.arguments_for(engine, ["label", "node", "rank", "log_level"])
+        local = [*disbatch_command(), options.ENGINE_ROLE, *options.arguments_for(joining, ["run", "kvs"])]
+        command = ssh.engine_command(node, here, local, self._files.script, only_engine)
+        self._note(f"engine {rank} on {node}: {command}")
+        output = self._files.engine_output(label, node)
+        try:
+            with open(output, "ab") as file:
+                start = file.tell()
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                )
+        except OSError as error:
+            self._mailbox.send(messages.EngineProcessEnded(rank, error.errno or 1, f"{command[0]}: {error.strerror}"))
+            return
+        self._launched[rank] = _Launched(process, node, output, start)
+
+    def _driver_lost(self, reason: str) -> None:
+        if self._rank is None:
+            self._fail(f"lost the driver: {reason}")
+            return
+        self._note(f"lost the driver: {reason}")
+        self._end_all()
+
+    # What comes from elsewhere.
+
+    def _told_to_end(self, number: signal.Signals) -> None:
+        self._note(f"got {number.name}")
+        if self._rank is None:
+            self._fail(f"got {number.name}")
+            return
+        self._mailbox.send(messages.ContextToldToEnd(self._rank))
+        self._loop.after(LAUNCHER_PATIENCE, self._kill_launchers)
+
+    def _reap(self) -> None:
+        for rank, launched in list(self._launched.items()):
+            return_code = launched.process.poll()
+            if return_code is not None:
+                del self._launched[rank]
+                words = _last_words(launched.output, launched.output_start)
+                self._note(f"engine {rank} on {launched.node} ended with {return_code} {words}")
+                self._mailbox.send(messages.EngineProcessEnded(rank, return_code, words))
+        self._leave_if_done()
+
+    def _leave_if_done(self) -> None:
+        if self._rank is not None and not self._launched:
+            self._mailbox.send(messages.ContextLeft(self._rank))
+            self._note("leaving")
+            self._exit_status = ExitStatus.OK
+
+    # Ending what was started.
+
+    def _end_launcher(self, rank: int) -> None:
+        if rank in self._launched:
+            _signal_group(self._launched[rank].process.pid, signal.SIGTERM)
+
+    def _end_all(self) -> None:
+        for rank in self._launched:
+            self._end_launcher(rank)
+        self._loop.after(LAUNCHER_PATIENCE, self._kill_launchers)
+        self._leave_if_done()
+
+    def _kill_launchers(self) -> None:
+        for launched in self._launched.values():
+            _signal_group(launched.process.pid, signal.SIGKILL)
+
+    def _fail(self, reason: str) -> None:
+        """End without having joined; once the driver has admitted the context this has no effect."""
+        if self._rank is None:
+            print(f"disbatch: this context could not join the run: {reason}", file=sys.stderr)
+            self._exit_status = ExitStatus.FAILED
+
+    def _note(self, text: str) -> None:
+        if self._log is not None:
+            self._log.info("%s", text)
+
+
+def _hosts_from_environment() -> tuple[options.SshNode, ...]:
+    """Hosts that the environment names; raises `UsageError` when it names none, or in a form that cannot be read."""
+    text = os.environ.get(options.SSH_NODES_VARIABLE, "")
+    if not text:
+        raise UsageError("no resources to run on", "name hosts and their cores, for example -s localhost:4")
+    try:
+        return options.ssh_nodes(text)
+    except ValueError as error:
+        raise UsageError(f"{options.SSH_NODES_VARIABLE}: {error}") from error
+
+
+def _names_of_this_machine(nodes: Sequence[str]) -> frozenset[str]:
+    name = os.uname().nodename
+    short = name.partition(".")[0]
+    # A look-up that may take seconds, for the one case where it can make a difference.
+    needs_full_name = any(node.startswith(f"{short}.") for node in nodes)
+    return ssh.names_of_this_machine(name, socket.getfqdn() if needs_full_name else name)
+
+
+def _last_words(path: str, start: int) -> str:
+    """Last line of what was printed to the file from `start` on, shortened."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(start, file.seek(0, os.SEEK_END) - LAST_WORDS))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip() if lines else ""
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def main(arguments: Sequence[str], program: str) -> int:
+    """Be a context; the exit status."""
+    asked = options.parse(
+        options.ContextRoleOptions,
+        arguments,
+        program=program,
+        description="Adds resources to a run of disbatch that goes on.",
+    )
+    loop = EventLoop()
+    try:
+        return Context(asked, loop).run()
+    except DriverUnreachableError:
+        if not os.path.exists(RunFiles(asked.run).kvs_address):
+            print("Run done")
+            return ExitStatus.OK
+        raise
+    finally:
+        loop.close()

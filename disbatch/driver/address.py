@@ -1,0 +1,82 @@
+"""Where the key-value store is bound, and the address of it that is told to other hosts.
+
+A host name is no use to others when it resolves to a loopback address here, as Debian sets it up.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from disbatch.errors import DisbatchError
+from disbatch.options import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_BACKLOG = 4096  # a thousand engines connect at once; the kernel cuts this down to its own limit
+_ANYWHERE = "198.51.100.1"  # of TEST-NET-2 (RFC 5737): nothing is ever sent to it
+_DISCARD = 9
+_OF_NO_USE_TO_OTHERS = ("127.", "::1", "fe80:")  # loopback and link-local
+
+
+def listen(wanted: Address | None) -> socket.socket:
+    """Socket that listens at the address that the user wants, or at any free port of every address of this machine."""
+    host, port = (wanted.host, wanted.port) if wanted else ("", 0)
+    try:
+        if host:
+            family, _, _, _, at = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+            return socket.create_server(at[:2], family=family, backlog=_BACKLOG)
+        if socket.has_dualstack_ipv6():
+            try:
+                return socket.create_server(
+                    ("", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
+                )
+            except OSError:
+                pass  # a kernel that knows IPv6 and has it switched off
+        return socket.create_server(("", port), backlog=_BACKLOG)
+    except OSError as error:
+        raise DisbatchError(
+            f"cannot listen at {wanted or 'any address'}: {error.strerror or error}",
+            "--use-address HOST:PORT takes a name or address of this machine; port 0 is any free one",
+        ) from error
+
+
+def advertised(wanted: Address | None, port: int, hosts: Iterable[str]) -> Address:
+    """Address by which `hosts` of the run, and others later, reach a store that listens at `port`."""
+    if wanted and wanted.host:
+        return Address(wanted.host, port)
+    name = os.uname().nodename
+    if _leads_elsewhere(name):
+        return Address(name, port)
+    for host in (*hosts, _ANYWHERE):
+        own = _own_address_towards(host)
+        if own is not None and not own.startswith(_OF_NO_USE_TO_OTHERS):
+            return Address(own, port)
+    return Address("127.0.0.1", port)
+
+
+def local(wanted: Address | None, port: int) -> Address:
+    """Address by which processes on this machine reach it, whatever becomes of its network meanwhile."""
+    return Address(wanted.host, port) if wanted and wanted.host else Address("127.0.0.1", port)
+
+
+def _leads_elsewhere(name: str) -> bool:
+    """Whether every address that a host name has here is one that other hosts can use."""
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return not any(str(entry[4][0]).startswith(_OF_NO_USE_TO_OTHERS) for entry in found)
+
+
+def _own_address_towards(host: str) -> str | None:
+    """Address of this machine on the way to `host`; asks the routing table, sends nothing."""
+    try:
+        family, kind, _, _, at = socket.getaddrinfo(host, _DISCARD, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(at)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None

@@ -1,0 +1,556 @@
+"""The driver's mind: which task may run when and where, and when the run is over.
+
+Pure: `handle` takes an event and the time (seconds since the epoch, for the records alone) and returns commands; the
+loop performs them in their order. It must not know files, sockets, or how a line of the status file looks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from disbatch import messages
+from disbatch.driver import events
+from disbatch.driver.fleet import Fleet, Stage
+from disbatch.errors import ExitStatus
+from disbatch.taskfile import Complaint
+from disbatch.tasks import Barrier, PerEngineTask, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from disbatch.driver.events import Command, Event, Item
+    from disbatch.driver.fleet import Context, Engine
+
+READ_AHEAD = 256
+"""Items asked for at a time, where the cylinders do not call for more."""
+
+GRACE = 5.0
+"""Seconds between TERM and KILL for tasks that a run ends."""
+
+GIVE_BACK_AFTER = 10.0
+"""Seconds until the tasks of a lost engine run elsewhere: longer than it takes to end them when it loses the driver."""
+
+CONTEXT_PATIENCE = 2.0
+"""Seconds that contexts have to leave when all engines have."""
+
+HURRY_PATIENCE = 2.0
+"""Seconds that engines have to leave once the user is in a hurry."""
+
+
+class Phase(Enum):
+    """How far the run is; it only ever moves on."""
+
+    WORKING = auto()
+    FINISHING = auto()
+    """Every task has ended; engines run STOP commands and leave."""
+    STOPPING = auto()
+    """The run is cut short; engines end their tasks, run STOP commands and leave."""
+    ENDED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the controller must know of the user's wishes and of the run."""
+
+    version: str
+    job: str
+    task_source: str
+    directory: bytes
+    exit_code: bool = False
+    fail_fast: bool = False
+    environment_resources: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Counts:
+    """Figures of a run so far, in tasks; per-engine commands count among `failed` only."""
+
+    finished: int = 0
+    failed: int = 0
+    skipped: int = 0
+    interrupted: int = 0
+
+
+class Controller:
+    """Decides, from the first item of the task list to the end of the run."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.counts = Counts()
+        self.fleet = Fleet()
+        self.phase = Phase.WORKING
+        self._commands: list[Command] = []
+        self._now = 0.0
+        self._backlog: deque[Item] = deque()
+        self._outstanding: dict[int, tuple[Task, Engine]] = {}
+        self._new: dict[int, list[Task]] = {}
+        self._per_engine_tasks: list[PerEngineTask] = []
+        self._per_engine_settled = False
+        self._is_reading = False
+        self._list_ended = False
+        self._context_pending = False
+        self._resources_wanted = False
+        self._barriers_ahead = 0
+        self._barrier_reached: float | None = None
+        self._failed_since_barrier = 0
+        self._exit_status = ExitStatus.OK
+        self._patience_set = False
+        self._handlers: dict[type, Callable[..., None]] = {
+            events.ItemsRead: self._items_read,
+            events.ReadingFailed: self._cannot_go_on,
+            events.RecordingFailed: self._cannot_go_on,
+            events.EngineLost: self._engine_lost,
+            events.ContextLost: self._context_lost,
+            events.OwnContextEnded: self._own_context_ended,
+            events.SignalCame: self._signal_came,
+            events.TasksCouldBeGivenBack: self._give_back_of_lost,
+            events.PatienceEnded: self._patience_ended,
+            messages.ContextCame: self._context_came,
+            messages.ContextFailed: self._context_failed,
+            messages.ContextToldToEnd: self._context_told_to_end,
+            messages.ContextLeft: self._context_left,
+            messages.EngineProcessEnded: self._engine_process_ended,
+            messages.EngineCame: self._engine_came,
+            messages.EngineUnfit: self._engine_unfit,
+            messages.EngineReady: self._engine_ready,
+            messages.EngineLeft: self._engine_left,
+            messages.CylindersFreed: self._cylinders_freed,
+            messages.TasksEnded: self._tasks_ended,
+            messages.TasksReturned: self._tasks_returned,
+            messages.PerEngineTaskEnded: self._per_engine_task_ended,
+        }
+
+    def begin(self) -> list[Command]:
+        """Commands that the run begins with; to be called once."""
+        self._advance()
+        return self._take_commands()
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Commands that follow from `event`."""
+        if self.phase is Phase.ENDED:
+            return []
+        self._now = now
+        self._handlers[type(event)](event)
+        self._advance()
+        return self._take_commands()
+
+    def _take_commands(self) -> list[Command]:
+        commands, self._commands = self._commands, []
+        return commands
+
+    def _do(self, command: Command) -> None:
+        self._commands.append(command)
+
+    def _tell(self, text: str) -> None:
+        self._do(events.TellUser(text))
+
+    # The task list.
+
+    def _items_read(self, event: events.ItemsRead) -> None:
+        self._is_reading = False
+        if self.phase is Phase.WORKING:
+            self._backlog.extend(event.items)
+            self._barriers_ahead += sum(isinstance(item, Barrier) for item in event.items)
+            self._list_ended = self._list_ended or event.ended
+
+    def _cannot_go_on(self, event: events.ReadingFailed | events.RecordingFailed) -> None:
+        self._stop(ExitStatus.FAILED, event.reason)
+
+    def _advance(self) -> None:
+        """Do all that the state allows; called after every event."""
+        if self.phase is Phase.WORKING:
+            self._work_off_backlog()
+            self._send_new_tasks()
+        if self.phase is Phase.WORKING:
+            self._read_ahead()
+            self._recall_held_tasks()
+            if self._list_ended and not self._backlog and not self._outstanding:
+                self._finish()
+            else:
+                self._check_resources()
+        if self.phase in (Phase.FINISHING, Phase.STOPPING):
+            self._end_if_alone()
+
+    def _work_off_backlog(self) -> None:
+        backlog = self._backlog
+        while backlog and self.phase is Phase.WORKING:
+            item = backlog[0]
+            if isinstance(item, Task):
+                if not self._start(item):
+                    return
+            elif isinstance(item, Barrier):
+                if not self._pass(item):
+                    return
+            elif isinstance(item, events.SkippedTask):
+                self._skip(item)
+            elif isinstance(item, PerEngineTask):
+                self._per_engine_tasks.append(item)
+            else:
+                self._complain(item)
+            if backlog:
+                backlog.popleft()
+        if self._list_ended:
+            self._settle_per_engine_tasks()
+
+    def _start(self, task: Task) -> bool:
+        """Whether a cylinder was free for the task, which is then given to its engine."""
+        self._settle_per_engine_tasks()
+        # A task may wait at an engine where it would wait here anyway, and where others are sure to come after it.
+        many_wait = not self._barriers_ahead and len(self._backlog) > self.fleet.cylinders
+        engine = self.fleet.place_for_task(may_wait=many_wait)
+        if engine is None:
+            self._want_resources()
+            return False
+        self.fleet.give(engine, task.task_id)
+        self._outstanding[task.task_id] = (task, engine)
+        self._new.setdefault(engine.rank, []).append(task)
+        return True
+
+    def _recall_held_tasks(self) -> None:
+        """Ask for tasks that wait at an engine while a cylinder is free elsewhere and none is left here to fill it."""
+        if not self._backlog or isinstance(self._backlog[0], Barrier):
+            for engine in self.fleet.to_recall():
+                engine.recalled = True
+                self._do(events.SendToEngine(engine.rank, messages.ReturnTasks()))
+
+    def _tasks_returned(self, event: messages.TasksReturned) -> None:
+        engine = self.fleet.engine(event.engine_rank)
+        if engine is None:
+            return
+        engine.recalled = False
+        returned = []
+        for task_id in event.task_ids:
+            if task_id in engine.tasks:
+                self.fleet.release(engine, task_id)
+                returned.append(self._outstanding.pop(task_id)[0])
+        if self.phase is Phase.WORKING:
+            self._give_back(returned)
+
+    def _send_new_tasks(self) -> None:
+        for rank, tasks in self._new.items():
+            self._do(events.SendToEngine(rank, messages.RunTasks(tuple(tasks))))
+        self._new.clear()
+
+    def _pass(self, barrier: Barrier) -> bool:
+        """Whether all earlier tasks have ended, so that what is behind the barrier may start."""
+        if self._barrier_reached is None:
+            self._barrier_reached = self._now
+        if self._outstanding:
+            return False
+        if barrier.check and self._failed_since_barrier:
+            failed = self._failed_since_barrier
+            self._stop(
+                ExitStatus.FAILED,
+                f"BARRIER CHECK in line {barrier.stream_index}: {failed} of the tasks before it failed",
+            )
+            return False
+        self._do(events.RecordBarrier(barrier, self._barrier_reached, self._now))
+        if barrier.key is not None:
+            self._do(events.AnnounceBarrier(barrier.key, barrier.task_id))
+        self._barriers_ahead -= 1
+        self._barrier_reached = None
+        self._failed_since_barrier = 0
+        return True
+
+    def _skip(self, item: events.SkippedTask) -> None:
+        self._do(events.RecordSkippedTask(item.line))
+        self.counts.skipped += 1
+        if item.failed:
+            self._count_failure()
+
+    def _complain(self, complaint: Complaint) -> None:
+        self._tell(complaint.text)
+        if complaint.fatal:
+            self._exit_status = ExitStatus.FAILED
+            self._list_ended = True
+
+    def _read_ahead(self) -> None:
+        wanted = max(READ_AHEAD, 2 * self.fleet.cylinders)
+        if not (self._list_ended or self._is_reading) and len(self._backlog) < wanted // 2:
+            self._is_reading = True
+            self._do(events.ReadItems(wanted))
+
+    def _settle_per_engine_tasks(self) -> None:
+        """Take the per-engine commands for complete, and admit the engines that waited for them."""
+        if not self._per_engine_settled:
+            self._per_engine_settled = True
+            for engine in self.fleet.engines:
+                if engine.stage is Stage.WAITING:
+                    self._admit_engine(engine)
+
+    # Tasks that have ended.
+
+    def _cylinders_freed(self, event: messages.CylindersFreed) -> None:
+        engine = self.fleet.engine(event.engine_rank)
+        if engine is not None:
+            for task_id in event.task_ids:
+                self.fleet.free_cylinder(engine, task_id)
+
+    def _tasks_ended(self, event: messages.TasksEnded) -> None:
+        for report in event.reports:
+            task, engine = self._outstanding.get(report.task_id, (None, None))
+            if task is None or engine is None or engine.rank != event.engine_rank:
+                continue  # it has been given to another engine since, whose report will count
+            del self._outstanding[report.task_id]
+            self.fleet.release(engine, report.task_id, report.outcome.elapsed)
+            if report.outcome.interrupted and self.phase is Phase.WORKING:
+                self._give_back([task])
+                continue
+            self._record(task, engine, report)
+
+    def _record(self, task: Task, engine: Engine, report: messages.TaskReport) -> None:
+        outcome = report.outcome
+        self._do(events.RecordTask(task, engine.node, outcome, abandoned=outcome.interrupted))
+        if outcome.interrupted:
+            self.counts.interrupted += 1
+            return
+        self.counts.finished += 1
+        if outcome.failed:
+            self._count_failure()
+            self._stop_if_fail_fast(f"task {task.task_id} (line {task.stream_index})", outcome.return_code)
+
+    def _per_engine_task_ended(self, event: messages.PerEngineTaskEnded) -> None:
+        engine = self.fleet.engine(event.engine_rank)
+        if engine is None:
+            return
+        self._do(events.RecordPerEngineTask(event.task, engine.node, event.outcome))
+        if event.outcome.failed and not event.outcome.interrupted:
+            self._count_failure()
+            task = event.task
+            what = f"PERENGINE {task.phase.value} command in line {task.stream_index}"
+            self._stop_if_fail_fast(f"{what} on {engine.node}", event.outcome.return_code)
+
+    def _count_failure(self) -> None:
+        self.counts.failed += 1
+        self._failed_since_barrier += 1
+
+    def _stop_if_fail_fast(self, what: str, return_code: int) -> None:
+        if self._settings.fail_fast:
+            self._stop(ExitStatus.FAILED, f"{what} failed with return code {return_code}; --fail-fast ends the run")
+
+    def _give_back(self, tasks: list[Task]) -> None:
+        self._backlog.extendleft(sorted(tasks, key=lambda task: task.task_id, reverse=True))
+
+    # Contexts.
+
+    def _want_resources(self) -> None:
+        if not self._resources_wanted:
+            self._resources_wanted = self._context_pending = True
+            self._do(events.StartContext())
+
+    def _context_came(self, event: messages.ContextCame) -> None:
+        refusal = None
+        if self.phase is not Phase.WORKING:
+            refusal = messages.ContextRefused(run_done=True, reason="the run is over")
+        elif event.version != self._settings.version:
+            reason = f"it is of version {event.version}, the driver of {self._settings.version}"
+            self._tell(f"refused the context on {event.host}: {reason}")
+            refusal = messages.ContextRefused(run_done=False, reason=reason)
+        if refusal is not None:
+            self._do(events.SendToContext(event.token, refusal))
+            return
+        self._context_pending = False
+        context = self.fleet.admit_context(event)
+        admission = messages.ContextAdmitted(context.rank, context.label, context.engines)
+        self._do(events.SendToContext(event.token, admission))
+
+    def _context_failed(self, event: messages.ContextFailed) -> None:
+        self._context_pending = False
+        self._tell(f"{event.reason}; {event.hint}" if event.hint else event.reason)
+
+    def _own_context_ended(self, event: events.OwnContextEnded) -> None:
+        if self._context_pending and self.phase is Phase.WORKING:
+            self._context_pending = False
+            self._tell(f"the context ended with {event.return_code} before it had joined the run: {event.last_words}")
+
+    def _context_told_to_end(self, event: messages.ContextToldToEnd) -> None:
+        if not 0 <= event.context_rank < len(self.fleet.contexts):
+            return
+        context = self.fleet.contexts[event.context_rank]
+        for engine in self._engines_of(context):
+            if engine.can_hear:
+                self.fleet.move(engine, Stage.LEAVING)
+                self._do(events.SendToEngine(engine.rank, messages.CancelEngine(GRACE, stop_commands=True)))
+        self._do(events.SendToContext(context.token, messages.EndContext(self._abandon(context))))
+
+    def _context_left(self, event: messages.ContextLeft) -> None:
+        if 0 <= event.context_rank < len(self.fleet.contexts):
+            self._context_is_gone(self.fleet.contexts[event.context_rank])
+
+    def _context_lost(self, event: events.ContextLost) -> None:
+        context = self.fleet.context_with(event.token)
+        if context is not None and not context.gone:
+            if self.phase is Phase.WORKING:
+                self._tell(f"lost the context {context.label}; its engines that run go on")
+            self._context_is_gone(context)
+
+    def _context_is_gone(self, context: Context) -> None:
+        context.gone = True
+        self._abandon(context)
+
+    def _engines_of(self, context: Context) -> list[Engine]:
+        return [self.fleet.engines[rank] for rank in context.engines]
+
+    def _abandon(self, context: Context) -> tuple[int, ...]:
+        """Expect no longer those engines of the context that have not come; their ranks."""
+        ranks = []
+        for engine in self._engines_of(context):
+            if engine.stage is Stage.EXPECTED:
+                self.fleet.move(engine, Stage.GONE)
+                ranks.append(engine.rank)
+        return tuple(ranks)
+
+    def _check_resources(self) -> None:
+        """End the run when it wants resources and none is there or on its way."""
+        if not self._resources_wanted or self._context_pending or self.fleet.any_left():
+            return
+        if self._backlog or self._outstanding or not self._list_ended:
+            self._stop(ExitStatus.FAILED, "no engine is left to run the remaining tasks")
+
+    # Engines.
+
+    def _engine_came(self, event: messages.EngineCame) -> None:
+        engine = self.fleet.engine(event.engine_rank)
+        if engine is None or engine.stage is not Stage.EXPECTED or self.phase is not Phase.WORKING:
+            refusal = messages.EngineRefused("the run is over, or does not expect this engine")
+            self._do(events.SendToEngine(event.engine_rank, refusal))
+            return
+        if event.version != self._settings.version:
+            self.fleet.move(engine, Stage.GONE)
+            reason = f"it is of version {event.version}, the driver of {self._settings.version}"
+            self._tell(f"refused the engine on {engine.node}: {reason}")
+            self._do(events.SendToEngine(engine.rank, messages.EngineRefused(reason)))
+            return
+        self.fleet.move(engine, Stage.WAITING)
+        if self._per_engine_settled:
+            self._admit_engine(engine)
+
+    def _admit_engine(self, engine: Engine) -> None:
+        self.fleet.move(engine, Stage.STARTING)
+        settings = messages.EngineAdmitted(
+            directory=self._settings.directory,
+            job=self._settings.job,
+            task_source=self._settings.task_source,
+            cylinders=engine.cylinders,
+            cores_per_cylinder=engine.cores_per_cylinder,
+            environment_resources=self._settings.environment_resources,
+            per_engine_tasks=tuple(self._per_engine_tasks),
+        )
+        self._do(events.SendToEngine(engine.rank, settings))
+
+    def _engine_ready(self, event: messages.EngineReady) -> None:
+        engine = self.fleet.engine(event.engine_rank)
+        if engine is not None and engine.stage is Stage.STARTING:
+            self.fleet.serve(engine, event.cylinders)
+
+    def _engine_unfit(self, event: messages.EngineUnfit) -> None:
+        engine = self.fleet.engine(event.engine_rank)
+        if engine is not None:
+            self._tell(f"{engine.node} runs no tasks: {event.reason}")
+            self._engine_is_gone(engine)
+
+    def _engine_process_ended(self, event: messages.EngineProcessEnded) -> None:
+        engine = self.fleet.engine(event.engine_rank)
+        if engine is not None and engine.stage is Stage.EXPECTED:
+            self.fleet.move(engine, Stage.GONE)
+            why = event.last_words or f"what was to start it ended with {event.return_code}"
+            self._tell(f"{engine.node} runs no tasks: its engine did not start: {why}")
+
+    def _engine_left(self, event: messages.EngineLeft) -> None:
+        engine = self.fleet.engine(event.engine_rank)
+        if engine is not None and engine.can_hear:
+            self._engine_is_gone(engine)
+
+    def _engine_lost(self, event: events.EngineLost) -> None:
+        engine = self.fleet.engine(event.engine_rank)
+        if engine is None or not engine.can_hear:
+            return
+        held = len(engine.tasks)
+        self._tell(f"lost the engine on {engine.node}" + (f"; {held} tasks are to run again" if held else ""))
+        if engine.tasks and self.phase is Phase.WORKING:
+            self.fleet.move(engine, Stage.LOST)
+            self._do(events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(engine.rank)))
+        else:
+            self._engine_is_gone(engine)
+
+    def _give_back_of_lost(self, event: events.TasksCouldBeGivenBack) -> None:
+        self._engine_is_gone(self.fleet.engines[event.engine_rank])
+
+    def _engine_is_gone(self, engine: Engine) -> None:
+        """Take back what the engine holds: to run elsewhere, or, in a run that ends, to stay without a line."""
+        self.fleet.move(engine, Stage.GONE)
+        tasks = [self._outstanding.pop(task_id)[0] for task_id in engine.tasks]
+        engine.tasks.clear()
+        engine.lingering.clear()
+        if self.phase is Phase.WORKING:
+            self._give_back(tasks)
+
+    # The end.
+
+    def _signal_came(self, event: events.SignalCame) -> None:
+        if self.phase is Phase.STOPPING:
+            self._hurry()
+        else:
+            self._stop(event.exit_status, f"got {event.name}; ending the running tasks")
+
+    def _hurry(self) -> None:
+        for engine in self.fleet.listening():
+            self._do(events.SendToEngine(engine.rank, messages.CancelEngine(0.0, stop_commands=False)))
+        self._set_patience(HURRY_PATIENCE)
+
+    def _finish(self) -> None:
+        self.phase = Phase.FINISHING
+        if self._settings.exit_code and self.counts.failed:
+            self._exit_status = ExitStatus.FAILED
+        self._release_engines(messages.FinishEngine())
+
+    def _stop(self, exit_status: int, reason: str) -> None:
+        """Cut the run short, unless it is being cut short already."""
+        if self.phase in (Phase.STOPPING, Phase.ENDED):
+            return
+        self._tell(reason)
+        self.phase = Phase.STOPPING
+        self._exit_status = exit_status
+        self._backlog.clear()
+        self._new.clear()
+        self._release_engines(messages.CancelEngine(GRACE, stop_commands=True))
+
+    def _release_engines(self, farewell: messages.FinishEngine | messages.CancelEngine) -> None:
+        for engine in self.fleet.listening():
+            if engine.stage is Stage.WAITING:
+                self.fleet.move(engine, Stage.GONE)
+                self._do(events.SendToEngine(engine.rank, messages.EngineRefused("the run is over")))
+            else:
+                self.fleet.move(engine, Stage.LEAVING)
+                self._do(events.SendToEngine(engine.rank, farewell))
+        for context in self.fleet.contexts:
+            if not context.gone:
+                self._do(events.SendToContext(context.token, messages.EndContext(self._abandon(context))))
+
+    def _end_if_alone(self) -> None:
+        if any(self.fleet.listening()):
+            return
+        if all(context.gone for context in self.fleet.contexts):
+            self._end()
+        else:
+            self._set_patience(CONTEXT_PATIENCE)
+
+    def _set_patience(self, seconds: float) -> None:
+        if not self._patience_set:
+            self._patience_set = True
+            self._do(events.WakeAfter(seconds, events.PatienceEnded()))
+
+    def _patience_ended(self, _event: events.PatienceEnded) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self.phase is Phase.ENDED:
+            return
+        complete = self.phase is Phase.FINISHING
+        if complete and self._settings.exit_code and self.counts.failed:
+            self._exit_status = ExitStatus.FAILED  # a STOP command may have failed since
+        self.phase = Phase.ENDED
+        self._do(events.EndRun(self._exit_status, complete=complete))

@@ -1,0 +1,153 @@
+"""Reads the task list, no further ahead than it is asked to, and says of each task whether an earlier run did it.
+
+A thin shell around a file or a pipe. It must not know what runs where: it answers each request with one event.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import TYPE_CHECKING, BinaryIO
+
+from disbatch import statusfile
+from disbatch.driver.events import ItemsRead, ReadingFailed, SkippedTask
+from disbatch.errors import DisbatchError, StatusFileError, TaskFileError
+from disbatch.eventloop import READ
+from disbatch.taskfile import Complaint, TaskParser
+from disbatch.tasks import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from disbatch.driver.events import Event, Item
+    from disbatch.eventloop import EventLoop
+
+_CHUNK = 1 << 16
+
+WARNINGS_SHOWN = 5
+"""Tasks that differ from the record that a forced resume goes by are named up to this many, and then counted."""
+
+
+class EarlierRuns:
+    """The status files of the runs that this one resumes; which of their tasks count is decided once, by `retry`."""
+
+    def __init__(self, paths: Sequence[str], *, retry: bool, by_id_alone: bool) -> None:
+        self._resume = statusfile.Resume()
+        self._retry = retry
+        self._by_id_alone = by_id_alone
+        self._files: list[BinaryIO] = []
+        self._warned = 0
+        self.warnings: list[str] = []
+        for number, path in enumerate(paths):
+            try:
+                file = open(path, "rb")  # noqa: SIM115 - read from until the task list has ended
+                self._files.append(file)
+                self.warnings += statusfile.read_into(self._resume, path, file, number)
+            except OSError as error:
+                hint = "-r takes the status file of an earlier run"
+                raise StatusFileError(f"cannot read the status file {path}: {error.strerror}", hint) from error
+
+    def look_up(self, task: Task) -> list[Item]:
+        """Items to take instead of the task: itself or its record, and a complaint where the two differ."""
+        place = self._resume.place_of(task.task_id)
+        if place is None:
+            return [task]
+        number, offset = statusfile.place_in_file(place)
+        self._files[number].seek(offset)
+        line = self._files[number].readline()
+        decision = statusfile.judge(task, line, retry=self._retry, by_id_alone=self._by_id_alone)
+        items: list[Item] = []
+        if decision.warning:
+            self._warned += 1
+            if self._warned <= WARNINGS_SHOWN:
+                items.append(Complaint(task.stream_index, decision.warning))
+        if not decision.skip:
+            return [*items, task]
+        failed = statusfile.parse_line(line).return_code != 0
+        return [*items, SkippedTask(task, statusfile.skipped_line(line), failed)]
+
+    def last_words(self) -> list[Item]:
+        """What is to be said at the end of the task list."""
+        more = self._warned - WARNINGS_SHOWN
+        return [Complaint(0, f"{more} more tasks differ from the status file")] if more > 0 else []
+
+
+class Feeder:
+    """Gives the items of the task list; `tell` takes one event for each `read`, at once or when a pipe has more."""
+
+    def __init__(
+        self, descriptor: int, earlier: EarlierRuns | None, loop: EventLoop, tell: Callable[[Event], None]
+    ) -> None:
+        self._descriptor = descriptor
+        self._earlier = earlier
+        self._loop = loop
+        self._tell = tell
+        self._parser = TaskParser()
+        self._limit = 0
+        self._watching = False
+        self._can_wait = _can_be_waited_for(descriptor)
+
+    def read(self, limit: int) -> None:
+        """Tell of at most `limit` further items, of fewer when the list ends or a pipe has no more for now."""
+        self._limit = limit
+        self._go_on(ready=not self._can_wait)
+
+    def _go_on(self, *, ready: bool) -> None:
+        """Tell of what can be told; `ready`: reading would not wait."""
+        try:
+            items = list(self._parser.take(self._limit))
+            while not items and not self._parser.exhausted:
+                if not ready and self._can_wait:
+                    self._wait()
+                    return
+                self._fill()
+                items = list(self._parser.take(self._limit))
+                ready = False
+            items = self._with_records(items)
+        except DisbatchError as error:
+            self._stop_waiting()
+            self._tell(ReadingFailed(str(error)))
+            return
+        self._stop_waiting()
+        self._tell(ItemsRead(tuple(items), ended=self._parser.exhausted))
+
+    def _fill(self) -> None:
+        """Read once, which waits for nothing when the descriptor is ready."""
+        try:
+            data = os.read(self._descriptor, _CHUNK)
+        except OSError as error:
+            raise TaskFileError(f"cannot read the task file any further: {error.strerror}") from error
+        if data:
+            self._parser.feed(data)
+        else:
+            self._parser.end()
+
+    def _with_records(self, items: list[Item]) -> list[Item]:
+        if self._earlier is None:
+            return items
+        result: list[Item] = []
+        for item in items:
+            result += self._earlier.look_up(item) if isinstance(item, Task) else [item]
+        return result + (self._earlier.last_words() if self._parser.exhausted else [])
+
+    def _wait(self) -> None:
+        if not self._watching:
+            self._watching = True
+            self._loop.watch(self._descriptor, READ, lambda _mask: self._go_on(ready=True))
+
+    def _stop_waiting(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.unwatch(self._descriptor)
+
+
+def _can_be_waited_for(descriptor: int) -> bool:
+    """Whether reading may have to wait for somebody, as with a pipe or a terminal; a file or /dev/null never does."""
+    poller = select.epoll()
+    try:
+        poller.register(descriptor, select.EPOLLIN)
+    except PermissionError:
+        return False
+    finally:
+        poller.close()
+    return True

@@ -1,0 +1,236 @@
+"""The contexts and engines of a run: who has come, who has cylinders free, who has gone.
+
+Pure. It must not know the list of tasks; a task is here a number that an engine holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from disbatch.messages import ContextCame
+
+
+class Stage(Enum):
+    """How far an engine is; it only ever moves on, and any stage may be followed by GONE."""
+
+    EXPECTED = auto()
+    """Its context has been told to start it."""
+    WAITING = auto()
+    """It has come, but the run's per-engine commands are not known yet."""
+    STARTING = auto()
+    """It runs the START commands."""
+    SERVING = auto()
+    """It takes tasks."""
+    LEAVING = auto()
+    """It has been told to finish or to cancel."""
+    LOST = auto()
+    """Its connection broke; its tasks may still run for a moment."""
+    GONE = auto()
+    """It holds nothing and is not coming back."""
+
+
+SHORT_TASK = 0.1
+"""Seconds: an engine whose tasks take less on average may hold some that wait, so that it never waits for them."""
+
+_WEIGHT = 0.1
+"""Share of the newest task in an engine's average."""
+
+
+@dataclass(slots=True)
+class Engine:
+    """One engine.
+
+    `tasks` are the ids of those it has been given and not reported; those of them in `lingering` need no cylinder any
+    more, only their reports are still to come. `average` is of what its tasks took (s), and of no use before the first.
+    """
+
+    rank: int
+    context_rank: int
+    node: str
+    cylinders: int
+    cores_per_cylinder: int
+    stage: Stage = Stage.EXPECTED
+    tasks: set[int] = field(default_factory=set)
+    lingering: set[int] = field(default_factory=set)
+    average: float = math.inf
+    recalled: bool = False
+
+    @property
+    def wanting_cylinders(self) -> int:
+        """How many of its tasks run or wait for a cylinder."""
+        return len(self.tasks) - len(self.lingering)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a task given to it now would start at once."""
+        return self.stage is Stage.SERVING and self.wanting_cylinders < self.cylinders
+
+    @property
+    def may_hold_more(self) -> bool:
+        """Whether a task given to it now would start soon enough to be better off than in the driver's list."""
+        return (
+            self.stage is Stage.SERVING
+            and self.average < SHORT_TASK
+            and not self.recalled
+            and self.wanting_cylinders < 2 * self.cylinders
+        )
+
+    @property
+    def holds(self) -> bool:
+        """Whether it has tasks that wait for a cylinder."""
+        return self.wanting_cylinders > self.cylinders
+
+    @property
+    def can_hear(self) -> bool:
+        """Whether it has come and not gone."""
+        return self.stage in (Stage.WAITING, Stage.STARTING, Stage.SERVING, Stage.LEAVING)
+
+
+@dataclass(slots=True)
+class Context:
+    """One context and the ranks of its engines."""
+
+    rank: int
+    token: str
+    label: str
+    engines: tuple[int, ...]
+    gone: bool = False
+
+
+class _Turns:
+    """Engines waiting for their turn, each at most once."""
+
+    def __init__(self) -> None:
+        self._engines: deque[Engine] = deque()
+        self._ranks: set[int] = set()
+
+    def add(self, engine: Engine) -> None:
+        if engine.rank not in self._ranks:
+            self._ranks.add(engine.rank)
+            self._engines.append(engine)
+
+    def first(self, is_fit: Callable[[Engine], bool]) -> Engine | None:
+        """First engine that is fit still; those before it lose their turns."""
+        while self._engines:
+            if is_fit(self._engines[0]):
+                return self._engines[0]
+            self._ranks.discard(self._engines.popleft().rank)
+        return None
+
+    def take(self, engine: Engine) -> None:
+        """The first engine has its turn."""
+        self._engines.popleft()
+        self._ranks.discard(engine.rank)
+
+
+class Fleet:
+    """Everything that has ever joined the run, by rank."""
+
+    def __init__(self) -> None:
+        self.contexts: list[Context] = []
+        self.engines: list[Engine] = []
+        self.cylinders = 0
+        """Cylinders of all engines that take tasks."""
+        self._with_room = _Turns()
+        self._may_hold = _Turns()
+        self._holding: dict[int, Engine] = {}
+
+    def admit_context(self, came: ContextCame) -> Context:
+        """Take a context in, with an expected engine for each node that it offers."""
+        rank = len(self.contexts)
+        label = came.label or f"{came.system}{rank}"
+        if any(context.label == label for context in self.contexts):
+            label = f"{label}_{rank}"  # two contexts with one label would write to the same files
+        first = len(self.engines)
+        for number, offer in enumerate(came.nodes, first):
+            self.engines.append(Engine(number, rank, offer.name, offer.cylinders, offer.cores_per_cylinder))
+        context = Context(rank, came.token, label, tuple(range(first, len(self.engines))))
+        self.contexts.append(context)
+        return context
+
+    def context_with(self, token: str) -> Context | None:
+        """Context that goes by that token."""
+        return next((context for context in self.contexts if context.token == token), None)
+
+    def engine(self, rank: int) -> Engine | None:
+        """Engine of that rank, None where there never was one."""
+        return self.engines[rank] if 0 <= rank < len(self.engines) else None
+
+    def serve(self, engine: Engine, cylinders: int) -> None:
+        """Let an engine take tasks in that many cylinders."""
+        self.move(engine, Stage.SERVING)
+        engine.cylinders = cylinders
+        self.cylinders += cylinders
+        self._queue(engine)
+
+    def move(self, engine: Engine, stage: Stage) -> None:
+        """Note that an engine has got to another stage; `serve` is for the one that takes tasks."""
+        if engine.stage is Stage.SERVING:
+            self.cylinders -= engine.cylinders
+            self._holding.pop(engine.rank, None)
+        engine.stage = stage
+
+    def place_for_task(self, *, may_wait: bool) -> Engine | None:
+        """Engine to give the next task to: in turn those with a free cylinder, so that few tasks spread over many.
+
+        With `may_wait` also one where the task has to wait for a moment, if no cylinder is free anywhere.
+        """
+        engine = self._with_room.first(lambda engine: engine.has_room)
+        if engine is not None:
+            self._with_room.take(engine)
+        elif may_wait:
+            engine = self._may_hold.first(lambda engine: engine.may_hold_more)
+            if engine is not None:
+                self._may_hold.take(engine)
+        return engine
+
+    def give(self, engine: Engine, task_id: int) -> None:
+        """Note that the engine has been given a task."""
+        engine.tasks.add(task_id)
+        self._queue(engine)
+
+    def release(self, engine: Engine, task_id: int, elapsed: float | None = None) -> None:
+        """Note that the engine has a task no longer; `elapsed` (s) is what it took, where it was run to its end."""
+        engine.tasks.discard(task_id)
+        engine.lingering.discard(task_id)
+        if elapsed is not None:
+            known = elapsed if engine.average == math.inf else engine.average
+            engine.average = known + _WEIGHT * (elapsed - known)
+        self._queue(engine)
+
+    def free_cylinder(self, engine: Engine, task_id: int) -> None:
+        """Note that a task has left its cylinder, and its report is still to come."""
+        if task_id in engine.tasks:
+            engine.lingering.add(task_id)
+            self._queue(engine)
+
+    def _queue(self, engine: Engine) -> None:
+        if engine.has_room:
+            self._with_room.add(engine)
+        if engine.may_hold_more:
+            self._may_hold.add(engine)
+        if engine.holds and engine.stage is Stage.SERVING:
+            self._holding[engine.rank] = engine
+        else:
+            self._holding.pop(engine.rank, None)
+
+    def to_recall(self) -> list[Engine]:
+        """Engines whose waiting tasks could start elsewhere at once, and which were not asked for them yet."""
+        if not self._holding or self._with_room.first(lambda engine: engine.has_room) is None:
+            return []
+        return [engine for engine in self._holding.values() if not engine.recalled]
+
+    def listening(self) -> Iterator[Engine]:
+        """Engines that a message can reach."""
+        return (engine for engine in self.engines if engine.can_hear)
+
+    def any_left(self) -> bool:
+        """Whether an engine serves or may come to serve, or still holds tasks."""
+        return any(engine.stage is not Stage.GONE for engine in self.engines)

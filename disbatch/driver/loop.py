@@ -1,0 +1,240 @@
+"""The driver's turns: what comes in becomes events, `perform` does what the controller answers.
+
+A thin shell. All of a turn's records are written before anything that follows from them is sent or announced.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from disbatch import messages, statusfile
+from disbatch.driver import events
+from disbatch.errors import DisbatchError, ExitStatus, MessageError
+from disbatch.kvsstcp import wire
+from disbatch.kvsstcp.server import Server
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Sequence
+
+    from disbatch.driver.controller import Controller
+    from disbatch.driver.feeder import Feeder
+    from disbatch.driver.recorder import Recorder
+    from disbatch.eventloop import EventLoop
+
+FAREWELL_LIMIT = 2.0
+"""Seconds that the last messages may take to be sent."""
+
+LAST_WORDS = 400
+"""Bytes at the end of what the driver's own context printed that are looked at for why it ended."""
+
+EXIT_STATUS_OF_SIGNAL = {
+    signal.SIGINT: ExitStatus.INTERRUPTED,
+    signal.SIGTERM: ExitStatus.TERMINATED,
+    signal.SIGHUP: ExitStatus.TERMINATED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OwnContext:
+    """How the driver starts its own context: arguments, environment, and the file that takes what it prints."""
+
+    command: Sequence[str]
+    environment: dict[str, str]
+    output: str
+
+
+class DriverLoop:
+    """Joins the controller of a run with everything around it."""
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        controller: Controller,
+        recorder: Recorder,
+        job: str,
+        own_context: OwnContext,
+        log: logging.Logger,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._controller = controller
+        self._recorder = recorder
+        self._job = job
+        self._own_context = own_context
+        self._log = log
+        self._tell = tell
+        self._server: Server | None = None
+        self._feeder: Feeder | None = None
+        self._inbox: deque[events.Event] = deque()
+        self._peers: dict[int, events.EngineLost | events.ContextLost] = {}
+        self._context_process: subprocess.Popen[bytes] | None = None
+        self._host = os.uname().nodename
+        self._pid = os.getpid()
+        self._end: events.EndRun | None = None
+
+    def serve(self, listening: socket.socket, secret: bytes | None) -> None:
+        """Open the key-value store of the run on a socket that listens already."""
+        self._server = Server(
+            self._loop.selector,
+            listening,
+            secret=secret,
+            on_disconnect=self._peer_gone,
+            on_down=lambda: self._log.warning("a client asked the key-value store to shut down; it serves this run"),
+            log=self._log.warning,
+        )
+        self._server.listen(messages.driver_key(self._job), self._message_came)
+
+    def happened(self, event: events.Event) -> None:
+        """Take note of an event; it is handled in this turn or the next."""
+        self._inbox.append(event)
+
+    def run(self, feeder: Feeder) -> events.EndRun:
+        """Go through the run to its end."""
+        self._feeder = feeder
+        for number, exit_status in EXIT_STATUS_OF_SIGNAL.items():
+            self._loop.on_signal(number, partial(self.happened, events.SignalCame(number.name, exit_status)))
+        self._loop.on_signal(signal.SIGCHLD, self._check_own_context)
+        self._perform(self._controller.begin())
+        while self._end is None:
+            self._handle_inbox()
+            if self._end is None:
+                self._turn(0.0 if self._inbox else None)
+        self._say_goodbye()
+        return self._end
+
+    def _turn(self, timeout: float | None) -> None:
+        assert self._server is not None  # noqa: S101 - `serve` comes before `run`
+        strangers = self._server.expire(self._loop.now())
+        self._loop.turn(strangers if timeout is None else timeout)
+
+    def _handle_inbox(self) -> None:
+        commands: list[events.Command] = []
+        now = time.time()
+        while self._inbox:
+            commands += self._controller.handle(self._inbox.popleft(), now)
+        self._perform(commands)
+
+    # Events.
+
+    def _message_came(self, tag: bytes, value: bytes, peer: int | None) -> None:
+        try:
+            if tag != messages.TAG:
+                raise MessageError(f"a value with the tag {tag!r} came instead of a message")
+            message = messages.decode(value)
+        except MessageError as error:
+            self._log.warning("ignored what peer %s sent: %s", peer, error)
+            return
+        if peer is not None:
+            self._remember(peer, message)
+        self.happened(message)  # type: ignore[arg-type] # what is not for the driver is refused just below
+
+    def _remember(self, peer: int, message: messages.Message) -> None:
+        """Know by its connection who has gone, when that breaks."""
+        if isinstance(message, messages.EngineCame):
+            self._peers[peer] = events.EngineLost(message.engine_rank)
+        elif isinstance(message, messages.ContextCame):
+            self._peers[peer] = events.ContextLost(message.token)
+
+    def _peer_gone(self, peer: int) -> None:
+        lost = self._peers.pop(peer, None)
+        if lost is not None:
+            self.happened(lost)
+
+    def _check_own_context(self) -> None:
+        process = self._context_process
+        if process is not None and process.poll() is not None:
+            self._context_process = None
+            words = _last_words(self._own_context.output)
+            self.happened(events.OwnContextEnded(process.returncode, words))
+
+    # Commands.
+
+    def _perform(self, commands: Sequence[events.Command]) -> None:
+        for command in commands:
+            self._record(command)
+        try:
+            self._recorder.flush()
+        except DisbatchError as error:
+            self.happened(events.RecordingFailed(str(error)))
+        for command in commands:
+            self._do(command)
+
+    def _record(self, command: events.Command) -> None:
+        if isinstance(command, events.RecordTask):
+            line = statusfile.task_line(command.task, command.node, command.outcome, abandoned=command.abandoned)
+        elif isinstance(command, events.RecordSkippedTask):
+            line = command.line
+        elif isinstance(command, events.RecordPerEngineTask):
+            line = statusfile.per_engine_line(command.task, command.node, command.outcome)
+        elif isinstance(command, events.RecordBarrier):
+            line = statusfile.barrier_line(command.barrier, self._host, self._pid, command.start, command.end)
+        else:
+            return
+        self._recorder.add(line)
+
+    def _do(self, command: events.Command) -> None:
+        assert self._server is not None  # noqa: S101 - `serve` and `run` come before
+        assert self._feeder is not None  # noqa: S101
+        if isinstance(command, events.SendToEngine):
+            key = messages.engine_key(self._job, command.engine_rank)
+            self._server.put(key, messages.TAG, messages.encode(command.message))
+        elif isinstance(command, events.ReadItems):
+            self._feeder.read(command.limit)
+        elif isinstance(command, events.SendToContext):
+            key = messages.context_key(self._job, command.token)
+            self._server.put(key, messages.TAG, messages.encode(command.message))
+        elif isinstance(command, events.AnnounceBarrier):
+            self._server.put(command.key, wire.ASTR, b"%d" % command.task_id)
+        elif isinstance(command, events.TellUser):
+            self._log.info("%s", command.text)
+            self._tell(command.text)
+        elif isinstance(command, events.StartContext):
+            self._start_context()
+        elif isinstance(command, events.WakeAfter):
+            self._loop.after(command.seconds, partial(self.happened, command.event))
+        elif isinstance(command, events.EndRun):
+            self._end = command
+
+    def _start_context(self) -> None:
+        own = self._own_context
+        self._log.info("starting a context: %s", list(own.command))
+        try:
+            with open(own.output, "wb") as output:
+                # A session of its own: a Ctrl-C on the terminal is for the driver to handle.
+                self._context_process = subprocess.Popen(
+                    own.command,
+                    env=own.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self.happened(events.OwnContextEnded(error.errno or 1, f"cannot start {own.command[0]}: {error.strerror}"))
+
+    def _say_goodbye(self) -> None:
+        assert self._server is not None  # noqa: S101 - `serve` comes before `run`
+        deadline = self._loop.now() + FAREWELL_LIMIT
+        while self._server.unsent and self._loop.now() < deadline:
+            self._turn(deadline - self._loop.now())
+        self._server.close()
+
+
+def _last_words(path: str) -> str:
+    """Last line of what was printed to the file, shortened."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip() if lines else ""

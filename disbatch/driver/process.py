@@ -1,0 +1,245 @@
+"""The driver as a process: from the command line to the exit status, step by step."""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+import sys
+import time
+from contextlib import suppress
+from dataclasses import fields
+from datetime import datetime
+from typing import TYPE_CHECKING, NoReturn
+
+from disbatch import __version__, options, runfiles, statusfile
+from disbatch.driver import address
+from disbatch.driver.controller import Controller, Settings
+from disbatch.driver.feeder import EarlierRuns, Feeder
+from disbatch.driver.loop import DriverLoop, OwnContext
+from disbatch.driver.recorder import Recorder, make_room
+from disbatch.errors import DisbatchError, ExitStatus, ResourceError, StatusFileError, TaskFileError, UsageError
+from disbatch.eventloop import EventLoop
+from disbatch.joining import SECRET_VARIABLE, disbatch_command, open_log
+from disbatch.kvsstcp.endpoint import new_secret
+from disbatch.runfiles import RunFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from disbatch.options import ContextOptions, DriverOptions, SshNode
+
+INHERITED = ("cpus_per_task", "tasks_per_node", "environment_resources")
+"""Options of the driver that hold for contexts added later, unless those are told otherwise."""
+
+
+def main(arguments: Sequence[str], program: Sequence[str]) -> int:
+    """Be a driver; the exit status."""
+    asked = options.parse(
+        options.DriverOptions,
+        arguments,
+        program=" ".join(program),
+        description="Run a file of tasks, one bash command a line, over the cores of this machine and of other hosts.",
+    )
+    options.check_driver(asked)
+    hosts = asked.nodes or _hosts_from_environment()
+    task_file = _open_task_file(asked.task_file)
+    earlier = _earlier_runs(asked)
+    files = RunFiles(_unique_id(asked))
+    try:
+        return _run(asked, files, hosts, task_file, earlier, options.resume_command(program, arguments, os.path.relpath(files.status)))
+    except OSError as error:
+        raise DisbatchError(f"{error.filename or files.unique_id}: {error.strerror}") from error
+
+
+def _run(
+    asked: DriverOptions,
+    files: RunFiles,
+    hosts: Sequence[SshNode],
+    task_file: int,
+    earlier: EarlierRuns | None,
+    resume_command: str,
+) -> int:
+    """Make the run's files, go through the run, clear away what is of no use after it."""
+    _check_directory(files.directory)
+    listening = address.listen(asked.use_address)
+    port = listening.getsockname()[1]
+    secret = None if asked.insecure_kvs else new_secret()
+    aside = make_room(files.status)
+    recorder = Recorder(files.status)
+    if asked.status_header:
+        recorder.add(statusfile.HEADER)
+    log = open_log(asked.log_file or files.driver_log, asked.log_level)
+    log.info("disbatch %s, pid %d: %s", __version__, os.getpid(), sys.argv)
+    public = address.advertised(asked.use_address, port, [host.host for host in hosts])
+    _write_script(files, asked, public, secret)
+    _write(files.kvs_address, f"{public}\n".encode(), 0o644)
+    log.info("key-value store at %s", public)
+    if aside is not None:
+        _tell(f"an earlier status file of this name is now {aside}")
+    if asked.insecure_kvs:
+        _tell("--insecure-kvs: whoever can connect to this machine can run commands as you while this run goes on")
+    for warning in earlier.warnings if earlier else ():
+        _tell(warning)
+    loop = EventLoop()
+    controller = Controller(_settings(asked, files))
+    driver = DriverLoop(
+        loop, controller, recorder, files.job, _own_context(asked, files, hosts, port, secret), log, _tell
+    )
+    try:
+        driver.serve(listening, secret)
+        end = driver.run(Feeder(task_file, earlier, loop, driver.happened))
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(files.kvs_address)
+        _remove_if_empty(files.context_launch_log(os.getpid()))
+        recorder.close()
+        loop.close()
+    _sum_up(controller, files, resume_command, complete=end.complete)
+    log.info("the run ends with status %d: %s; CPU %.3f s", end.exit_status, controller.counts, time.process_time())
+    return end.exit_status
+
+
+# Before the run.
+
+
+def _hosts_from_environment() -> tuple[SshNode, ...]:
+    text = os.environ.get(options.SSH_NODES_VARIABLE, "")
+    if not text:
+        raise UsageError("no resources to run on", "name hosts and their cores, for example -s localhost:4")
+    try:
+        return options.ssh_nodes(text)
+    except ValueError as error:
+        raise UsageError(f"{options.SSH_NODES_VARIABLE}: {error}") from error
+
+
+def _open_task_file(path: str) -> int:
+    if path == "-":
+        return sys.stdin.fileno()
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise TaskFileError(
+            f"cannot read the task file {path}: {error.strerror}", "name a file with one bash command a line"
+        ) from error
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        raise TaskFileError(f"the task file {path} is a directory", "name a file with one bash command a line")
+    return descriptor
+
+
+def _earlier_runs(asked: DriverOptions) -> EarlierRuns | None:
+    if not asked.resume_from:
+        return None
+    return EarlierRuns(asked.resume_from, retry=asked.retry, by_id_alone=asked.force_resume)
+
+
+def _unique_id(asked: DriverOptions) -> str:
+    prefix = os.path.abspath(asked.prefix)
+    is_directory = os.path.isdir(prefix)
+    if not is_directory and asked.prefix.endswith("/"):
+        raise DisbatchError(f"there is no directory {asked.prefix} for the run's files", "make it, or give another -p")
+    return runfiles.unique_id(
+        prefix,
+        prefix_is_directory=is_directory,
+        source_name=runfiles.task_source_name(asked.task_file),
+        now=datetime.now(),  # noqa: DTZ005 - users know their runs by the time on their own clock
+        digits=random.randrange(1000),  # noqa: S311 - tells runs apart that start in the same second, guards nothing
+    )
+
+
+def _check_directory(directory: str) -> None:
+    if not os.path.isdir(directory):
+        raise DisbatchError(f"there is no directory {directory} for the run's files", "make it, or give another -p")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise DisbatchError(f"cannot write into {directory}, where the run's files go", "give another place with -p")
+
+
+def _settings(asked: DriverOptions, files: RunFiles) -> Settings:
+    return Settings(
+        version=__version__,
+        job=files.job,
+        task_source=runfiles.task_source_name(asked.task_file),
+        directory=os.getcwdb(),
+        exit_code=asked.exit_code,
+        fail_fast=asked.fail_fast,
+        environment_resources=asked.environment_resources,
+    )
+
+
+def _write_script(files: RunFiles, asked: DriverOptions, public: options.Address, secret: bytes | None) -> None:
+    joining = options.JoinOptions(files.unique_id, public, asked.log_level)
+    text = runfiles.script_text(
+        disbatch_command(),
+        options.arguments_for(joining),
+        options.arguments_for(asked, INHERITED),
+        secret.decode() if secret else None,
+    )
+    _write(files.script, text.encode(errors="surrogateescape"), 0o700)
+
+
+def _write(path: str, content: bytes, mode: int) -> None:
+    """Write a file anew; what it holds is never to be seen under the rights of one that was there before."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+
+
+def _own_context(
+    asked: DriverOptions, files: RunFiles, hosts: Sequence[SshNode], port: int, secret: bytes | None
+) -> OwnContext:
+    joining = options.JoinOptions(files.unique_id, address.local(asked.use_address, port), asked.log_level)
+    environment = dict(os.environ)
+    environment.pop(SECRET_VARIABLE, None)
+    if secret is not None:
+        environment[SECRET_VARIABLE] = secret.decode()
+    nodes: ContextOptions = options.ContextOptions(
+        cpus_per_task=asked.cpus_per_task,
+        label=asked.label,
+        ssh_nodes=(tuple(hosts),),
+        tasks_per_node=asked.tasks_per_node,
+        environment_resources=asked.environment_resources,
+    )
+    command = [
+        *disbatch_command(),
+        options.CONTEXT_ROLE,
+        *options.arguments_for(joining),
+        *options.arguments_for(nodes, [declared.name for declared in fields(nodes)]),
+    ]
+    return OwnContext(command, environment, files.context_launch_log(os.getpid()))
+
+
+# After the run.
+
+
+def _remove_if_empty(path: str) -> None:
+    with suppress(OSError):
+        if os.path.getsize(path) == 0:
+            os.unlink(path)
+
+
+def _sum_up(controller: Controller, files: RunFiles, resume_command: str, *, complete: bool) -> None:
+    counts = controller.counts
+    if not counts.finished + counts.skipped + counts.interrupted and complete:
+        _tell("No tasks to run.")
+        return
+    parts = [f"{counts.finished} tasks finished"]
+    if counts.failed:
+        parts.append(f"{counts.failed} failed")
+    if counts.skipped:
+        parts.append(f"{counts.skipped} skipped")
+    if counts.interrupted:
+        parts.append(f"{counts.interrupted} interrupted")
+    _tell(f"{', '.join(parts)}; status file: {os.path.relpath(files.status)}")
+    if not complete:
+        _tell(f"to go on where this run left off: {resume_command}")
+
+
+def _tell(text: str) -> None:
+    """Print a line to the user's terminal, which may have gone."""
+    with suppress(OSError, ValueError):
+        print(f"disbatch: {text}", file=sys.stderr, flush=True)
+
+
+_UNUSED: tuple[object, ...] = (ExitStatus, NoReturn, ResourceError, StatusFileError)

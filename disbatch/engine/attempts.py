@@ -1,0 +1,248 @@
+"""The commands that run in this engine, each from its start to the outcome that is reported.
+
+A thin shell around processes and pipes. It must not know tasks, cylinders or the driver: whoever starts a command
+gives an owner's token with it, and gets it back when bash has ended and again with the outcome.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from disbatch.engine.snippet import OutputMeter
+from disbatch.eventloop import READ
+from disbatch.tasks import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from disbatch.engine.launchers import Launcher
+    from disbatch.eventloop import EventLoop, Timer
+
+PIPE_PATIENCE = 5.0
+"""Seconds that an outcome waits for background processes to close the pipes, after bash has ended."""
+
+NOT_STARTED = -1
+"""Pid in the outcome of a command that could not be started."""
+
+NO_ERRNO = 200
+"""Return code of a command that could not be started for a reason that has no errno."""
+
+LINGERING_CHECK = 0.02
+"""Seconds between two looks at whether process groups have ended that were told to."""
+
+_CHUNK = 1 << 16
+_PIPE_CAPACITY = 1 << 20  # the most that a process without privileges can give a pipe on Linux
+_KIBIBYTE = 1024  # what Linux counts ru_maxrss in
+
+Owner = TypeVar("Owner")
+
+
+class _Attempt(Generic[Owner]):
+    """A command under way; `outcome_parts` are known once bash has ended."""
+
+    __slots__ = ("cpu_seconds", "elapsed", "err", "interrupted", "out", "owner", "patience", "peak_memory", "pid")
+    __slots__ += ("pipes", "return_code", "start", "started")
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.out = OutputMeter()
+        self.err = OutputMeter()
+        self.pipes: dict[int, OutputMeter] = {}
+        self.pid = NOT_STARTED
+        self.start = time.time()
+        self.started = time.monotonic()
+        self.interrupted = False
+        self.return_code: int | None = None
+        self.elapsed = self.cpu_seconds = 0.0
+        self.peak_memory = 0
+        self.patience: Timer | None = None
+
+    def outcome(self) -> Outcome:
+        """What is reported of it, as far as is known now."""
+        return Outcome(
+            pid=self.pid,
+            return_code=NO_ERRNO if self.return_code is None else self.return_code,
+            start=self.start,
+            elapsed=self.elapsed,
+            out_bytes=self.out.count,
+            out_snippet=self.out.snippet,
+            err_bytes=self.err.count,
+            err_snippet=self.err.snippet,
+            cpu_seconds=self.cpu_seconds,
+            peak_memory=self.peak_memory,
+            interrupted=self.interrupted,
+        )
+
+
+class Attempts(Generic[Owner]):
+    """Starts commands, meters their output, reaps and ends them.
+
+    `on_end(owner)` is called when bash has ended, `on_outcome(owner, outcome)` when there is no more to know: at once
+    unless processes that bash left behind hold the pipes open, and after `PIPE_PATIENCE` even then.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        launch: Launcher,
+        on_end: Callable[[Owner], None],
+        on_outcome: Callable[[Owner, Outcome], None],
+    ) -> None:
+        self._loop = loop
+        self._launch = launch
+        self._on_end = on_end
+        self._on_outcome = on_outcome
+        self._running: dict[int, _Attempt[Owner]] = {}
+        self._unreported: set[_Attempt[Owner]] = set()
+        self._lingering: set[int] = set()
+
+    def start(self, owner: Owner, command: bytes, environment: Mapping[bytes, bytes]) -> None:
+        """Start a command; one that cannot be started ends in the next turn, with the reason as its error output."""
+        attempt = _Attempt(owner)
+        try:
+            self._spawn(attempt, command, environment)
+        except (OSError, ValueError) as error:
+            has_errno = isinstance(error, OSError) and error.errno is not None
+            attempt.return_code = error.errno if has_errno else NO_ERRNO  # type: ignore[union-attr]
+            reason = os.strerror(attempt.return_code) if has_errno and attempt.return_code else str(error)
+            attempt.err.feed(f"disbatch could not start this task: {reason}\n".encode())
+            # In a turn of its own, as every end is: the owner may answer by starting the next one.
+            self._unreported.add(attempt)
+            self._loop.after(0, lambda: self._ended(attempt))
+            return
+        self._running[attempt.pid] = attempt
+
+    def _spawn(self, attempt: _Attempt[Owner], command: bytes, environment: Mapping[bytes, bytes]) -> None:
+        descriptors: list[int] = []
+        try:
+            descriptors += os.pipe()
+            descriptors += os.pipe()
+            out_read, out_write, err_read, err_write = descriptors
+            attempt.pid = self._launch(command, environment, out_write, err_write)
+        except BaseException:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
+        os.close(out_write)
+        os.close(err_write)
+        self._watch(attempt, attempt.out, out_read)
+        self._watch(attempt, attempt.err, err_read)
+
+    def _watch(self, attempt: _Attempt[Owner], meter: OutputMeter, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        attempt.pipes[descriptor] = meter
+        self._loop.watch(descriptor, READ, lambda _mask: self._read(attempt, descriptor))
+
+    def _read(self, attempt: _Attempt[Owner], descriptor: int) -> bool:
+        """Whether there was something to read; the end of the pipe closes it, and may complete the outcome.
+
+        After the report nobody asks for the figures any more, but what holds the pipe must not block or die on it.
+        """
+        try:
+            data = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            return False
+        if data:
+            attempt.pipes[descriptor].feed(data)
+            return True
+        del attempt.pipes[descriptor]
+        self._loop.unwatch(descriptor)
+        os.close(descriptor)
+        if not attempt.pipes:
+            self._report(attempt)
+        return False
+
+    def _drain(self, attempt: _Attempt[Owner]) -> None:
+        """Read what bash has left in its pipes, and no more than fits into them: others may go on writing."""
+        for descriptor in list(attempt.pipes):
+            for _ in range(_PIPE_CAPACITY // _CHUNK):
+                if not self._read(attempt, descriptor):
+                    break
+
+    def reap(self) -> None:
+        """Take note of every child that has ended."""
+        while self._running:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            if not pid:
+                return
+            attempt = self._running.pop(pid, None)
+            if attempt is None:
+                continue
+            attempt.elapsed = time.monotonic() - attempt.started
+            attempt.return_code = os.waitstatus_to_exitcode(status)
+            attempt.cpu_seconds = usage.ru_utime + usage.ru_stime
+            attempt.peak_memory = usage.ru_maxrss * _KIBIBYTE
+            if _signal_group(pid, 0):
+                self._lingering.add(pid)
+            self._drain(attempt)
+            self._unreported.add(attempt)
+            self._ended(attempt)
+
+    def _ended(self, attempt: _Attempt[Owner]) -> None:
+        self._on_end(attempt.owner)
+        if attempt.pipes:
+            attempt.patience = self._loop.after(PIPE_PATIENCE, lambda: self._report(attempt))
+        else:
+            self._report(attempt)
+
+    def _report(self, attempt: _Attempt[Owner]) -> None:
+        if attempt in self._unreported:
+            self._unreported.remove(attempt)
+            if attempt.patience is not None:
+                attempt.patience.cancel()
+            self._on_outcome(attempt.owner, attempt.outcome())
+
+    def end_running(self, grace: float) -> None:
+        """Ask all that runs to end, and kill what is left of it after `grace` seconds; 0 or less kills at once."""
+        groups = set(self._running)
+        for attempt in self._running.values():
+            attempt.interrupted = True
+        if grace > 0:
+            self._signal_all(groups, signal.SIGTERM)
+            self._loop.after(grace, lambda: self._signal_all(groups & self._alive(), signal.SIGKILL))
+        else:
+            self._signal_all(groups, signal.SIGKILL)
+
+    def _alive(self) -> set[int]:
+        return self._running.keys() | self._lingering
+
+    def end_lingering(self, grace: float, then: Callable[[], None]) -> None:
+        """End what commands left behind in their process groups, as `end_running` does, and then call `then`.
+
+        Outcomes that still waited for pipes are reported before.
+        """
+        deadline = time.monotonic() + grace
+        self._signal_all(self._lingering, signal.SIGTERM)
+
+        def check() -> None:
+            self._lingering = {group for group in self._lingering if _signal_group(group, 0)}
+            if self._lingering and time.monotonic() < deadline:
+                self._loop.after(LINGERING_CHECK, check)
+                return
+            self._signal_all(self._lingering, signal.SIGKILL)
+            for attempt in list(self._unreported):
+                self._report(attempt)
+            then()
+
+        check()
+
+    @staticmethod
+    def _signal_all(groups: set[int], number: signal.Signals) -> None:
+        for group in groups:
+            _signal_group(group, number)
+            # A stopped process gets to see its TERM only when it goes on.
+            _signal_group(group, signal.SIGCONT)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Whether the process group exists, having sent it the signal where that is allowed; 0 only looks."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # what a command runs as another user exists all the same
+    return True

@@ -1,0 +1,225 @@
+"""Which cylinder of an engine does what, from the engine's coming to its leaving.
+
+Pure: `handle` takes an event and returns what is to be done. It must not know how a command is started or what it
+prints; a START or STOP command, and a task in its cylinder, are here only something that has ended or not.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Union
+
+from disbatch.tasks import PerEngineTask, Phase, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Stage(Enum):
+    """How far an engine is in its life; it only ever moves on."""
+
+    STARTING = auto()
+    """START commands run, one after another."""
+    SERVING = auto()
+    """Tasks run, more may come."""
+    FINISHING = auto()
+    """No more tasks come; those that run are waited for."""
+    STOPPING = auto()
+    """STOP commands run, one after another."""
+    LEFT = auto()
+    """Nothing runs any more."""
+
+
+# Events.
+
+
+@dataclass(frozen=True, slots=True)
+class TasksCame:
+    """The driver has given tasks to this engine."""
+
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CylinderFreed:
+    """The bash of the task in that cylinder has ended, or could not be started."""
+
+    cylinder: int
+
+
+@dataclass(frozen=True, slots=True)
+class PerEngineTaskDone:
+    """The START or STOP command that ran has ended, or could not be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnAsked:
+    """The driver wants those tasks back that wait for a cylinder."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishAsked:
+    """The driver has no more tasks for this engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """What runs is to be ended; without `stop_commands` no STOP command is started and a running one ends too."""
+
+    stop_commands: bool
+
+
+Event = Union[TasksCame, CylinderFreed, PerEngineTaskDone, ReturnAsked, FinishAsked, CancelAsked]
+
+# Commands.
+
+
+@dataclass(frozen=True, slots=True)
+class StartTask:
+    """Start this task in this cylinder, which is free."""
+
+    cylinder: int
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class StartPerEngineTask:
+    """Start this START or STOP command."""
+
+    task: PerEngineTask
+
+
+@dataclass(frozen=True, slots=True)
+class TellReady:
+    """Tell the driver that tasks can come."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnTasks:
+    """Tell the driver that these tasks are not run here."""
+
+    task_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndRunning:
+    """End all that runs now: ask first, then kill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Send what is not reported yet, say goodbye and end."""
+
+
+Command = Union[StartTask, StartPerEngineTask, TellReady, ReturnTasks, EndRunning, Leave]
+
+
+class RosterError(Exception):
+    """An event that cannot happen in the state the roster is in; nothing has changed."""
+
+
+class Roster:
+    """The plan of one engine with `cylinders` places and the per-engine commands of the run."""
+
+    def __init__(self, cylinders: int, per_engine_tasks: Sequence[PerEngineTask]) -> None:
+        self.stage = Stage.STARTING
+        self._free = list(range(cylinders))
+        self._busy: set[int] = set()
+        self._waiting: deque[Task] = deque()
+        self._start_tasks = deque(task for task in per_engine_tasks if task.phase is Phase.START)
+        self._stop_tasks = deque(task for task in per_engine_tasks if task.phase is Phase.STOP)
+        self._per_engine_task_runs = False
+
+    def begin(self) -> list[Command]:
+        """Commands that the engine's life begins with; to be called once."""
+        return self._next_step()
+
+    def handle(self, event: Event) -> list[Command]:
+        """Commands that follow from `event`; raises `RosterError` for one that cannot happen now."""
+        if isinstance(event, CylinderFreed):
+            return self._free_cylinder(event.cylinder)
+        if isinstance(event, TasksCame):
+            return self._take_tasks(event.tasks)
+        if isinstance(event, PerEngineTaskDone):
+            return self._per_engine_task_done()
+        if isinstance(event, ReturnAsked):
+            return self._return_waiting()
+        if isinstance(event, FinishAsked):
+            return self._finish()
+        return self._cancel(event)
+
+    def _take_tasks(self, tasks: tuple[Task, ...]) -> list[Command]:
+        if self.stage is Stage.SERVING:
+            self._waiting.extend(tasks)
+            return self._fill_cylinders()
+        if self.stage is Stage.STARTING:
+            raise RosterError("tasks came before the engine was ready")
+        # The driver gave them before it knew that the engine finishes; it gets them back with the engine's leaving.
+        return []
+
+    def _fill_cylinders(self) -> list[Command]:
+        commands: list[Command] = []
+        while self._waiting and self._free:
+            cylinder = heapq.heappop(self._free)
+            self._busy.add(cylinder)
+            commands.append(StartTask(cylinder, self._waiting.popleft()))
+        return commands
+
+    def _free_cylinder(self, cylinder: int) -> list[Command]:
+        if cylinder not in self._busy:
+            raise RosterError(f"cylinder {cylinder} was freed while no task ran in it")
+        self._busy.remove(cylinder)
+        heapq.heappush(self._free, cylinder)
+        return self._fill_cylinders() if self._waiting else self._next_step()
+
+    def _return_waiting(self) -> list[Command]:
+        task_ids = tuple(task.task_id for task in self._waiting)
+        self._waiting.clear()
+        return [ReturnTasks(task_ids), *self._next_step()]
+
+    def _per_engine_task_done(self) -> list[Command]:
+        if not self._per_engine_task_runs:
+            raise RosterError("a per-engine command ended while none ran")
+        self._per_engine_task_runs = False
+        return self._next_step()
+
+    def _finish(self) -> list[Command]:
+        if self.stage is Stage.STARTING:
+            self._start_tasks.clear()
+        if self.stage in (Stage.STARTING, Stage.SERVING):
+            self.stage = Stage.FINISHING
+        return self._next_step()
+
+    def _cancel(self, event: CancelAsked) -> list[Command]:
+        self._waiting.clear()
+        stop_runs = self.stage is Stage.STOPPING and self._per_engine_task_runs
+        if not event.stop_commands:
+            self._stop_tasks.clear()
+        # Of what runs, a STOP command alone is let go on, unless it is to be cut short too.
+        commands: list[Command] = [] if stop_runs and event.stop_commands else [EndRunning()]
+        return commands + self._finish()
+
+    def _next_step(self) -> list[Command]:
+        """Move on as far as nothing that runs or waits stands in the way."""
+        if self._per_engine_task_runs or self._busy or self._waiting:
+            return []
+        if self.stage is Stage.STARTING:
+            if self._start_tasks:
+                return self._start_per_engine_task(self._start_tasks.popleft())
+            self.stage = Stage.SERVING
+            return [TellReady()]
+        if self.stage is Stage.FINISHING:
+            self.stage = Stage.STOPPING
+        if self.stage is Stage.STOPPING:
+            if self._stop_tasks:
+                return self._start_per_engine_task(self._stop_tasks.popleft())
+            self.stage = Stage.LEFT
+            return [Leave()]
+        return []
+
+    def _start_per_engine_task(self, task: PerEngineTask) -> list[Command]:
+        self._per_engine_task_runs = True
+        return [StartPerEngineTask(task)]

@@ -1,0 +1,97 @@
+"""Where a server is and how its connections are set: what the client and the server must do alike.
+
+It must not know what is said over a connection.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Address = str | bytes | tuple[str, int | str]
+
+HOST_VARIABLE, PORT_VARIABLE, SECRET_VARIABLE = "KVSSTCP_HOST", "KVSSTCP_PORT", "KVSSTCP_SECRET"
+"""The environment in which programs find the server of their run, and prove that they belong to it."""
+
+_SECRET_BYTES = 32
+_EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - to recognise them, not to bind to them
+_PORTS = 1 << 16
+_KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4))
+"""A host that vanished is noticed after 10 s and four probes, 5 s apart."""
+
+
+class KVSError(Exception):
+    """An operation on the store failed; the text is one line for a person."""
+
+
+class AddressError(KVSError, ValueError):
+    """There is no address of a server, or it is none."""
+
+
+def parse_address(host: Address | None, port: int | str | None, environment: Mapping[str, str]) -> tuple[str, int]:
+    """Return `(host, port)` from what a caller gave: both, a pair, "host:port", or neither: from the environment.
+
+    Raises AddressError if that gives no address. An IPv6 address in "host:port" stands in brackets.
+    """
+    if isinstance(host, tuple):
+        host, port = host
+    if isinstance(host, bytes):
+        host = host.decode(errors="replace")
+    if host is None:
+        host, port = environment.get(HOST_VARIABLE), port or environment.get(PORT_VARIABLE)
+        if not host or not port:
+            raise AddressError(f"no address of a key-value store: {HOST_VARIABLE} and {PORT_VARIABLE} are not set")
+    if port is None:
+        host, _, port = host.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+    digits = str(port)
+    if not host or not (digits.isascii() and digits.isdigit()) or not 0 < int(digits) < _PORTS:
+        raise AddressError(f"not the HOST:PORT of a key-value store: {f'{host}:{port}'!r}")
+    return host, int(digits)
+
+
+def client_environment(
+    address: tuple[str, int], secret: bytes | None, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """Return a copy of `environment` in which a client finds the server bound to `address`, and its secret.
+
+    For a server bound to all addresses of this host that is the name of the host, or the loopback address if that name
+    leads nowhere.
+    """
+    host, port = address
+    variables = dict(environment)
+    variables[HOST_VARIABLE] = _this_host() if host in _EVERY_ADDRESS else host
+    variables[PORT_VARIABLE] = str(port)
+    variables.pop(SECRET_VARIABLE, None)
+    if secret is not None:
+        variables[SECRET_VARIABLE] = secret.decode()
+    return variables
+
+
+def new_secret() -> bytes:
+    """Return a secret of 256 random bits, as the hex digits that KVSSTCP_SECRET holds."""
+    return os.urandom(_SECRET_BYTES).hex().encode()
+
+
+def tune(connected: socket.socket) -> None:
+    """Send small messages at once, and have the kernel notice a host that vanished. Does nothing to a local socket."""
+    if connected.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _this_host() -> str:
+    name = socket.gethostname()
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError:
+        return "127.0.0.1"
+    return name

@@ -1,0 +1,169 @@
+"""`python -m disbatch.kvsstcp.kvsclient HOST:PORT`: operations on a store, from the shell, in the order given.
+
+A door with an old name; KVSClient can be imported from here. It must not unpickle: a value is written as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from disbatch.kvsstcp.client import KVSClient, KVSError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from disbatch.kvsstcp.store import Snapshot
+
+__all__ = ["KVSClient", "main"]
+
+_DESCRIPTION = (
+    "Operations on a key-value store, done in the order given. The address comes from KVSSTCP_HOST and KVSSTCP_PORT"
+    " if it is not given, the secret from KVSSTCP_SECRET."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do: put K V [TAG], get K, view K, dump, monitor K KEY:EVENTS, shutdown; or timeout S, retry N."""
+
+    operation: str
+    arguments: tuple[str, ...] = ()
+
+
+class _Append(argparse.Action):
+    """Writes down an option as a step, so that the order of options is kept."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[str] | float | None,
+        _option_string: str | None = None,
+    ) -> None:
+        arguments = tuple(values) if isinstance(values, list) else (str(values),)
+        namespace.steps = [*namespace.steps, Step(self.dest, arguments)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.steps:
+        parser.error("nothing to do: give at least one of -p, -g, -v, -d, -m, -S")
+    return report_errors("kvsclient", options.address, options.steps)
+
+
+def report_errors(program: str, address: str | None, steps: Iterable[Step]) -> int:
+    """Perform steps; a failure is one line on stderr and exit status 1."""
+    try:
+        perform(address, steps, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain of stdout again on its way out
+        return 1
+    except (KVSError, TimeoutError) as error:
+        sys.stdout.buffer.flush()
+        sys.stderr.write(f"{program}: error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def perform(address: str | None, steps: Iterable[Step], output: BinaryIO) -> None:
+    """Perform steps over one connection, made when the first of them needs it.
+
+    Raises KVSError and TimeoutError. Values are written as they are, each with a line end after it.
+    """
+    client: KVSClient | None = None
+    timeout: float | None = None
+    retry = 0
+    try:
+        for step in steps:
+            if step.operation == "timeout":
+                timeout = float(step.arguments[0])
+            elif step.operation == "retry":
+                retry = int(step.arguments[0])
+            else:
+                client = client or KVSClient(address, retry=retry)
+                _perform(client, step, timeout, output)
+    finally:
+        if client is not None:
+            client.close()
+
+
+def _perform(client: KVSClient, step: Step, timeout: float | None, output: BinaryIO) -> None:
+    arguments = [os.fsencode(argument) for argument in step.arguments]
+    if step.operation == "put":
+        tag = arguments[2] if len(arguments) > 2 else False  # noqa: PLR2004 - K V TAG
+        client.put(arguments[0], arguments[1], tag)
+    elif step.operation in ("get", "view"):
+        wait = client.get if step.operation == "get" else client.view
+        value = wait(arguments[0], False, timeout)
+        output.write(value if isinstance(value, bytes) else b"")
+        output.write(b"\n")
+        output.flush()
+    elif step.operation == "dump":
+        output.write(describe(client.dump()).encode(errors="replace"))
+    elif step.operation == "monitor":
+        client.monkey(arguments[0], arguments[1])
+    else:
+        client.shutdown()
+
+
+def describe(snapshot: Snapshot) -> str:
+    """Return lines for a person about what is in a store."""
+    (gets, puts, views, waits, *_), waiting, held = snapshot
+    lines = [f"gets {gets}, puts {puts}, views {views}, waits {waits}"]
+    lines += [f"{_text(key)}: {waiters} waiting" for key, waiters in waiting]
+    for key, values, (tag, shown, *length) in held:
+        newest = _text(shown) if shown is not None else f"{length[0]} bytes"
+        lines.append(f"{_text(key)}: {values} held, newest {_text(tag)} {newest}")
+    return "".join(line + "\n" for line in lines)
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="backslashreplace").encode("unicode_escape").decode()
+
+
+def seconds(text: str) -> float:
+    """Read a time-out for argparse."""
+    value = float(text)
+    if not value >= 0:
+        raise ValueError(text)
+    return value
+
+
+def count(text: str) -> int:
+    """Read a number of tries for argparse."""
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kvsclient", description=_DESCRIPTION)
+    parser.set_defaults(steps=[])
+    parser.add_argument("address", nargs="?", metavar="HOST:PORT", help="of the server")
+    add = parser.add_argument
+    add("-p", "--put", action=_Append, nargs=2, metavar=("K", "V"), help="put the text V under K")
+    add("-g", "--get", action=_Append, metavar="K", help="take the oldest value of K and print it")
+    add("-v", "--view", action=_Append, metavar="K", help="print the newest value of K")
+    add("-d", "--dump", action=_Append, nargs=0, help="print what is in the store")
+    add("-m", "--monkey", action=_Append, dest="monitor", nargs=2, metavar=("K", "KEY:EVENTS"), help=_MONITOR_HELP)
+    add("-S", "--shutdown", action=_Append, nargs=0, help="end the server")
+    add("-T", "--timeout", action=_Append, type=seconds, metavar="SECS", help="how long gets and views after it wait")
+    add("-R", "--retry", action=_Append, type=count, metavar="COUNT", help="how many further tries to connect")
+    return parser
+
+
+_MONITOR_HELP = "have EVENTS (g get, p put, v view, w wait) of KEY put under K"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,490 @@
+"""The server of the key-value store, as a guest in the loop of whoever owns it.
+
+Performs what `wire`, `auth` and `store` decide: the one file of the package with sockets of clients on the serving
+side. It must not run a loop, start a thread, or know what values mean.
+
+The owner's loop is `for key, mask in selector.select(timeout): key.data(mask)`, with a timeout of at most
+`expire(time.monotonic())`. All methods are called in that loop's thread.
+
+What becomes of a value that a get has taken but whose client goes: as long as TCP has told of the client's end (FIN
+or RST has come) before the value went to the kernel, or as long as not all of it has gone there, the store takes the
+value back and gives it to the next. A value that went wholly to the kernel of a client that still seemed alive counts
+as received: TCP says nothing more.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import selectors
+import socket
+import time
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from disbatch.kvsstcp import auth
+from disbatch.kvsstcp.endpoint import tune
+from disbatch.kvsstcp.store import Delivery, Store
+from disbatch.kvsstcp.wire import (
+    ASTR,
+    Close,
+    Down,
+    Dump,
+    Get,
+    Limits,
+    Monitor,
+    ProtocolError,
+    Put,
+    Request,
+    RequestParser,
+    View,
+    encode_dump_reply,
+    encode_reply,
+    encode_reply_header,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Handler = Callable[[bytes, bytes, int | None], None]
+    """Takes the tag and the value of a put, and the peer that put it."""
+
+_RECEIVE_BYTES = 64 * 1024
+_ACCEPTS_PER_TURN = 64
+_ACCEPT_PAUSE_SECONDS = 1.0
+_BACKLOG = 4096  # a thousand engines connect at once; the kernel cuts this down to its own limit
+_COPIED_BYTES = 16 * 1024  # up to here a value is joined to its header; above, copying costs more than a second buffer
+_PIECES_PER_SEND = 64
+_PIECE_COST = 256  # bytes that a queued piece takes beside its contents, about
+QUEUE_LIMIT = 64 * 1024**2
+"""What may be queued for a client, in bytes, before the next answer ends its connection."""
+
+_HANG_UP: int = getattr(select, "POLLRDHUP", 0)  # elsewhere than on Linux poll() tells of a broken connection alone
+
+
+class Complaints:
+    """Lines to a log about what clients did wrong, few enough that strangers cannot fill a disk with them.
+
+    `burst` lines in each `window` (seconds); what was left out is counted in the first line of the next window.
+    """
+
+    def __init__(
+        self, log: Callable[[str], None] | None, clock: Callable[[], float], burst: int = 5, window: float = 60.0
+    ) -> None:
+        self._log = log
+        self._clock = clock
+        self._burst = burst
+        self._window = window
+        self._window_end = -1.0
+        self._written = 0
+        self._left_out = 0
+
+    def say(self, text: str) -> None:
+        """Write one line, or count it."""
+        if self._log is None:
+            return
+        now = self._clock()
+        if now >= self._window_end:
+            self._window_end = now + self._window
+            self._written = 0
+        if self._written >= self._burst:
+            self._left_out += 1
+            return
+        self._written += 1
+        left_out, self._left_out = self._left_out, 0
+        self._log(f"{text} ({left_out} more lines of this kind were left out)" if left_out else text)
+
+
+class _Listener:
+    """The owner's own standing get of a key."""
+
+    __slots__ = ("handler", "key")
+
+    def __init__(self, key: bytes, handler: Handler) -> None:
+        self.key = key
+        self.handler = handler
+
+
+class _Connection:
+    """One client: what it sent that is no request yet, and what it is sent that the kernel has not taken yet.
+
+    `handshake` is None once the client may speak. `outgoing` holds pieces, and with the last piece of an answer the
+    delivery that it makes; `watching`: it waits for the kernel to take more. `deaf`: nothing more can be sent, what it
+    sent before is still to be read.
+    """
+
+    __slots__ = ("address", "deaf", "ended", "handshake", "outgoing", "parser", "peer", "queued", "socket", "watching")
+
+    def __init__(
+        self, connected: socket.socket, peer: int, address: str, limits: Limits, handshake: auth.Handshake | None
+    ) -> None:
+        self.socket = connected
+        self.peer = peer
+        self.address = address
+        self.parser = RequestParser(limits)
+        self.handshake = handshake
+        self.outgoing: deque[tuple[memoryview, Delivery[_Client] | None]] = deque()
+        self.queued = 0
+        self.watching = False
+        self.deaf = False
+        self.ended = False
+
+
+_Client = _Connection | _Listener
+
+
+class Server:
+    """Serves a store to the network from inside the loop of `selector`.
+
+    `at` is a listening socket, which it takes over, or a `(host, port)` to bind (OSError if that fails); port 0 is any.
+    `secret`: what clients must prove to know; None lets anyone in, which is logged once. `limits` are for proved
+    clients. `queue_limit` (bytes): a client to which more than this is unsent when it is due another answer is cut off;
+    a single answer may be of any size. `on_disconnect(peer)` is called when a connection ends that was allowed to
+    speak, but not by `close()`. `on_down()` is called when a client asks the server to end; without it, it ends.
+    `log(text)` takes lines without a line end. `clock` is in seconds and monotonic.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        at: socket.socket | tuple[str, int],
+        *,
+        secret: bytes | None,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        queue_limit: int = QUEUE_LIMIT,
+        on_disconnect: Callable[[int], None] | None = None,
+        on_down: Callable[[], None] | None = None,
+        log: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._selector = selector
+        self._secret = secret
+        self._limits = limits
+        self._queue_limit = queue_limit
+        self._on_disconnect = on_disconnect
+        self._on_down = on_down or self.close
+        self._clock = clock
+        self._complaints = Complaints(log, clock)
+        self._store: Store[_Client] = Store()
+        self._connections: dict[int, _Connection] = {}
+        self._strangers: dict[_Connection, float] = {}  # to deadline; in the order of both
+        self._due: deque[tuple[Delivery[_Client], int | None]] = deque()
+        self._performing = False
+        self._peers = 0
+        self._resume_accepting: float | None = None
+        self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
+        self.closed = False
+        self._listening = at if isinstance(at, socket.socket) else _listen(at)
+        self._listening.setblocking(False)
+        self.address: tuple[str, int] = self._listening.getsockname()[:2]
+        selector.register(self._listening, selectors.EVENT_READ, self._accept)
+        if secret is None and log is not None:
+            log(f"the key-value store at {self.address[0]}:{self.address[1]} asks for no secret: anyone may use it")
+
+    # For the owner
+
+    def put(self, key: bytes, tag: bytes, value: bytes) -> None:
+        """Put a value, as a client would. `tag` has 4 bytes."""
+        self._perform(self._store.put(key, tag, value), None)
+
+    def take(self, key: bytes) -> tuple[bytes, bytes] | None:
+        """Remove the oldest value of `key` and return its tag and value; None, at once, if there is none."""
+        found, deliveries = self._store.take(key)
+        self._perform(deliveries, None)
+        return found
+
+    def replace(self, key: bytes, tag: bytes, value: bytes) -> None:
+        """Put a value and remove those that were there before, so that a view never finds the key empty meanwhile."""
+        before = self._store.count(key)
+        self.put(key, tag, value)
+        for _ in range(before):
+            self.take(key)
+
+    def listen(self, key: bytes, handler: Handler) -> None:
+        """From now on hand every value of `key` to `handler(tag, value, peer)`, those that it has already at once.
+
+        A standing get: it takes its turn among the gets of clients for the same key. `peer` is the connection that put
+        the value, None when that was the owner, or when the value lay in the store. What a handler raises comes out of
+        the call that put the value, or of the loop's `key.data(mask)`; that value counts as handed over.
+        """
+        listener = _Listener(key, handler)
+        self._perform(self._store.get(listener, key), None)
+
+    def expire(self, now: float) -> float | None:
+        """End connections that took too long to prove themselves; `now` is of the same clock as the server's.
+
+        Returns the seconds until it wants to be called again, None for no need.
+        """
+        while self._strangers:
+            connection, deadline = next(iter(self._strangers.items()))
+            if deadline > now:
+                break
+            self._end(connection, f"no proof of the secret within {auth.HANDSHAKE_SECONDS:g} s")
+        if self._resume_accepting is not None and self._resume_accepting <= now:
+            self._accept_again()
+        deadlines = [next(iter(self._strangers.values()))] if self._strangers else []
+        if self._resume_accepting is not None:
+            deadlines.append(self._resume_accepting)
+        return max(0.0, min(deadlines) - now) if deadlines else None
+
+    @property
+    def unsent(self) -> int:
+        """Bytes, about, that wait for clients to read. An owner may run its loop until 0 before it closes."""
+        return sum(connection.queued for connection in self._connections.values())
+
+    def adopt(self, connected: socket.socket, address: str = "a local socket") -> int | None:
+        """Serve a connected socket as though it had been accepted. Returns its peer; None if it could not be."""
+        self._peers += 1
+        handshake, limits = None, self._limits
+        if self._secret is not None:
+            handshake = auth.AwaitingChallenge(os.urandom(auth.NONCE_BYTES).hex().encode())
+            limits = auth.STRANGER_LIMITS
+        connection = _Connection(connected, self._peers, address, limits, handshake)
+        try:
+            connected.setblocking(False)
+            tune(connected)
+            self._selector.register(connected, selectors.EVENT_READ, partial(self._on_ready, connection))
+        except (OSError, ValueError) as error:  # it has gone already, or select() has no room for its number
+            connected.close()
+            self._complaints.say(f"cannot serve {address}: {error}")
+            return None
+        self._connections[connection.peer] = connection
+        if handshake is not None:
+            self._strangers[connection] = self._clock() + auth.HANDSHAKE_SECONDS
+        return connection.peer
+
+    def close(self) -> None:
+        """End all connections and stop listening. What is unsent is lost; may be called twice."""
+        if self.closed:
+            return
+        self.closed = True
+        self._on_disconnect = None
+        if self._resume_accepting is None:
+            self._selector.unregister(self._listening)
+        self._resume_accepting = None
+        self._listening.close()
+        for connection in list(self._connections.values()):
+            self._end(connection)
+
+    # Connections come and go
+
+    def _accept(self, _mask: int) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
+            if self.closed or self._resume_accepting is not None:
+                return
+            try:
+                connected, address = self._listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                # Out of descriptors or memory: the socket stays readable, so listening on would spin. Those who wait
+                # stay in the kernel's queue until a connection ends or the pause is over.
+                self._selector.unregister(self._listening)
+                self._resume_accepting = self._clock() + _ACCEPT_PAUSE_SECONDS
+                self._complaints.say(f"cannot accept connections for now: {error}")
+                return
+            self.adopt(connected, f"{address[0]}:{address[1]}")
+
+    def _accept_again(self) -> None:
+        self._resume_accepting = None
+        self._selector.register(self._listening, selectors.EVENT_READ, self._accept)
+
+    def _end(self, connection: _Connection, complaint: str = "") -> None:
+        """End a connection and give what it did not receive to others; a complaint is logged."""
+        if connection.ended:
+            return
+        connection.ended = True
+        self._selector.unregister(connection.socket)  # before the close: a raw epoll could go on reporting it
+        connection.socket.close()
+        del self._connections[connection.peer]
+        self._strangers.pop(connection, None)
+        if complaint:
+            self._complaints.say(f"ended the connection of {connection.address}: {complaint}")
+        if self._resume_accepting is not None:
+            self._accept_again()
+        self._withdraw(connection)
+        if self._on_disconnect is not None and connection.handshake is None:
+            self._on_disconnect(connection.peer)
+
+    def _withdraw(self, connection: _Connection) -> None:
+        """Answer a client no more: its wait is over, what it was to get goes back to the store."""
+        unreceived = [delivery for _, delivery in connection.outgoing if delivery is not None]
+        connection.outgoing.clear()
+        connection.queued = 0
+        self._perform(self._store.forget(connection, unreceived), None)
+
+    # What clients send
+
+    def _on_ready(self, connection: _Connection, mask: int) -> None:
+        if mask & selectors.EVENT_WRITE and not connection.ended:
+            self._flush(connection)
+        if mask & selectors.EVENT_READ and not connection.ended:
+            self._receive(connection)
+
+    def _receive(self, connection: _Connection) -> None:
+        try:
+            count = connection.socket.recv_into(self._buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            count = 0
+        if count == 0:
+            self._end(connection)
+            return
+        try:
+            for request in connection.parser.feed(self._buffer[:count]):
+                self._serve(connection, request)
+                if connection.ended:
+                    return
+        except (ProtocolError, auth.AuthenticationError) as error:
+            self._end(connection, str(error))
+        except MemoryError:
+            self._end(connection, "no memory for what it sends")
+
+    def _serve(self, connection: _Connection, request: Request) -> None:
+        if connection.handshake is not None:
+            self._shake_hands(connection, connection.handshake, request)
+        elif isinstance(request, Put):
+            _refuse_reserved(request.key)
+            self._perform(self._store.put(request.key, request.tag, request.value), connection.peer)
+        elif isinstance(request, Get):
+            _refuse_reserved(request.key)
+            self._perform(self._store.get(connection, request.key), None)
+        elif isinstance(request, View):
+            _refuse_reserved(request.key)
+            self._perform(self._store.view(connection, request.key), None)
+        elif isinstance(request, Monitor):
+            _refuse_reserved(request.monitor_key)
+            self._store.monitor(request.monitor_key, request.key, request.events)
+        elif isinstance(request, Dump):
+            self._dump(connection)
+        elif isinstance(request, Close):
+            self._end(connection)
+        elif isinstance(request, Down):
+            self._on_down()
+
+    def _dump(self, connection: _Connection) -> None:
+        from disbatch.kvsstcp.dump import encode_snapshot  # noqa: PLC0415 - pickle takes long to import
+
+        self._send(connection, encode_dump_reply(encode_snapshot(self._store.snapshot())))
+
+    def _shake_hands(self, connection: _Connection, handshake: auth.Handshake, request: Request) -> None:
+        if self._secret is None:
+            raise ValueError("a handshake without a secret")
+        after, answer = auth.advance(self._secret, handshake, request)
+        connection.handshake = after
+        if isinstance(after, auth.Proved):
+            connection.handshake = None
+            connection.parser.limits = self._limits
+            del self._strangers[connection]
+        if answer is not None:
+            self._send(connection, encode_reply(ASTR, answer))
+
+    # What clients are sent
+
+    def _perform(self, deliveries: list[Delivery[_Client]], peer: int | None) -> None:
+        """Make deliveries that a put of `peer` brought about, in order.
+
+        Making one can bring about others, by way of a handler or of a client that turns out to be gone: those are
+        added to the end, so that nothing overtakes and nothing recurses.
+        """
+        self._due.extend((delivery, peer) for delivery in deliveries)
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._due and not self.closed:
+                self._make(*self._due.popleft())
+        finally:
+            self._performing = False
+
+    def _make(self, delivery: Delivery[_Client], peer: int | None) -> None:
+        client = delivery.client
+        if isinstance(client, _Listener):
+            self._perform(self._store.get(client, client.key), None)
+            client.handler(delivery.tag, delivery.value, peer)
+        elif client.ended or client.deaf or (delivery.taken and _has_hung_up(client.socket)):
+            # If it has hung up it may have put something before; so the connection lives on until that is read.
+            self._perform(self._store.forget(client, [delivery]), None)
+        elif len(delivery.value) <= _COPIED_BYTES:
+            self._send(client, encode_reply(delivery.tag, delivery.value), delivery)
+        else:
+            self._send(client, encode_reply_header(delivery.tag, len(delivery.value)), delivery, delivery.value)
+
+    def _send(
+        self, connection: _Connection, head: bytes, delivery: Delivery[_Client] | None = None, body: bytes = b""
+    ) -> None:
+        """Send an answer, now if nothing is before it, otherwise when the client has read what is."""
+        if connection.deaf:
+            return
+        first = not connection.outgoing
+        too_much = connection.queued > self._queue_limit
+        pieces = (head, body) if body else (head,)
+        for piece in pieces:
+            connection.outgoing.append((memoryview(piece), delivery if piece is pieces[-1] else None))
+            connection.queued += len(piece) + _PIECE_COST
+        if too_much:
+            self._end(connection, f"it asks for more and leaves {self._queue_limit} bytes of answers unread")
+        elif first:
+            self._flush(connection)
+            if connection.outgoing:
+                self._watch(connection, writable=True)
+
+    def _flush(self, connection: _Connection) -> None:
+        """Send as much as the kernel takes at once."""
+        outgoing = connection.outgoing
+        try:
+            sent = connection.socket.sendmsg([piece for piece, _ in islice(outgoing, _PIECES_PER_SEND)])
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._turn_deaf(connection)
+            return
+        while outgoing and sent >= len(outgoing[0][0]):
+            piece, _ = outgoing.popleft()
+            sent -= len(piece)
+            connection.queued -= len(piece) + _PIECE_COST
+        if outgoing:
+            piece, delivery = outgoing[0]
+            outgoing[0] = (piece[sent:], delivery)
+            connection.queued -= sent
+        else:
+            self._watch(connection, writable=False)
+
+    def _turn_deaf(self, connection: _Connection) -> None:
+        """Give up sending, because that failed; what the client put before it broke is still to be read."""
+        connection.deaf = True
+        self._watch(connection, writable=False)
+        with suppress(OSError):  # it may have ended already
+            connection.socket.shutdown(socket.SHUT_RDWR)  # so that reading comes to an end in any case
+        self._withdraw(connection)
+
+    def _watch(self, connection: _Connection, *, writable: bool) -> None:
+        """Be told when the client can be read from, and when it can be written to or not."""
+        if connection.watching == writable:
+            return
+        connection.watching = writable
+        events = selectors.EVENT_READ | selectors.EVENT_WRITE if writable else selectors.EVENT_READ
+        self._selector.modify(connection.socket, events, partial(self._on_ready, connection))
+
+
+def _listen(address: tuple[str, int]) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    return socket.create_server(address, family=family, backlog=_BACKLOG)
+
+
+def _has_hung_up(connected: socket.socket) -> bool:
+    """Whether the kernel knows that the client has ended the connection, even if bytes before the end are unread."""
+    poller = select.poll()
+    poller.register(connected, _HANG_UP)
+    return bool(poller.poll(0))
+
+
+def _refuse_reserved(key: bytes) -> None:
+    if key.startswith(auth.RESERVED_PREFIX):
+        raise ProtocolError(f"{key[:40]!r} is reserved for the handshake, and none is due")

@@ -1,0 +1,399 @@
+"""Everything that the processes of a run say to one another, and how it is coded.
+
+Pure. A message is a value put under a key of the run's key-value store, coded with msgpack under a tag of its own: a
+list of the message's name and its fields in their order. What is declared here is also what is checked on arrival:
+bytes that do not fit raise `MessageError` and change nothing. It must not know who sends or what follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar, Union
+
+import msgpack
+
+from disbatch.errors import MessageError
+from disbatch.tasks import Outcome, PerEngineTask, Phase, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TAG = b"DBMP"
+"""Encoding tag of a message in the key-value store."""
+
+_MessageType = TypeVar("_MessageType", bound=type)
+_encoders: dict[type, tuple[str, Callable[[Any], tuple[Any, ...]]]] = {}
+_decoders: dict[str, Callable[[Any], Any]] = {}
+
+
+def driver_key(run: str) -> bytes:
+    """Key under which everybody's messages to the driver of `run` (its job id) are put."""
+    return f"disbatch {run} driver".encode()
+
+
+def context_key(run: str, token: str) -> bytes:
+    """Key of a context, which names itself by a random token until the driver has given it a rank."""
+    return f"disbatch {run} context {token}".encode()
+
+
+def engine_key(run: str, rank: int) -> bytes:
+    """Key of the engine with that rank."""
+    return f"disbatch {run} engine {rank}".encode()
+
+
+def _checked(kind: type | tuple[type, ...]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:  # noqa: ANN401 - anything may arrive
+        if not isinstance(value, kind):
+            raise MessageError(f"a {type(value).__name__} arrived where {kind} was expected")
+        return value
+
+    return check
+
+
+def _sequence(decode_element: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    def decode_all(value: Any) -> tuple[Any, ...]:  # noqa: ANN401 - anything may arrive
+        if not isinstance(value, list):
+            raise MessageError(f"a {type(value).__name__} arrived where a list was expected")
+        return tuple(map(decode_element, value))
+
+    return decode_all
+
+
+def _phase(value: Any) -> Phase:  # noqa: ANN401 - anything may arrive
+    try:
+        return Phase(value)
+    except ValueError as error:
+        raise MessageError(f"no such phase: {value!r}") from error
+
+
+_FIELD_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "int": _checked(int),
+    "bool": _checked(bool),
+    "float": _checked((int, float)),
+    "str": _checked(str),
+    "bytes": _checked(bytes),
+    "Phase": _phase,
+    "tuple[int, ...]": _sequence(_checked(int)),
+    "tuple[str, ...]": _sequence(_checked(str)),
+}
+
+
+def _record(cls: _MessageType) -> _MessageType:
+    """Make `cls` a part that messages may hold: coded as the list of its fields."""
+    names = [field.name for field in fields(cls)]
+    decoders = [_FIELD_DECODERS[str(field.type)] for field in fields(cls)]
+    count = len(names)
+
+    def decode_fields(value: Any) -> Any:  # noqa: ANN401 - anything may arrive
+        if not isinstance(value, list) or len(value) != count:
+            raise MessageError(f"{cls.__name__} has {count} fields; what arrived does not")
+        return cls(*[decode_field(part) for decode_field, part in zip(decoders, value, strict=True)])
+
+    getter = attrgetter(*names) if count > 1 else None
+    _encoders[cls] = ("", getter or (lambda value: tuple(getattr(value, name) for name in names)))
+    _FIELD_DECODERS[cls.__name__] = decode_fields
+    _FIELD_DECODERS[f"tuple[{cls.__name__}, ...]"] = _sequence(decode_fields)
+    return cls
+
+
+def _message(cls: _MessageType) -> _MessageType:
+    """Make `cls` a message: coded as its name and its fields."""
+    _record(cls)
+    _encoders[cls] = (cls.__name__, _encoders[cls][1])
+    _decoders[cls.__name__] = _FIELD_DECODERS[cls.__name__]
+    return cls
+
+
+_record(Task)
+_record(PerEngineTask)
+_record(Outcome)
+
+
+# What an offer, an order and a report consist of.
+
+
+@_record
+@dataclass(frozen=True, slots=True)
+class NodeOffer:
+    """A node that a context can start an engine on, with its cylinders and the whole cores of each."""
+
+    name: str
+    cylinders: int
+    cores_per_cylinder: int
+
+
+@_record
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """One task has ended, with its outcome."""
+
+    task_id: int
+    outcome: Outcome
+
+
+# From a context to the driver.
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class ContextCame:
+    """A context has come, can start these engines, and waits for an answer under the key of its token.
+
+    `label` is empty where the user gave none; `version` is that of its disbatch.
+    """
+
+    token: str
+    version: str
+    label: str
+    system: str
+    host: str
+    pid: int
+    nodes: tuple[NodeOffer, ...]
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class ContextFailed:
+    """A context ends before it could offer anything; the reason is for the user."""
+
+    token: str
+    reason: str
+    hint: str
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class EngineProcessEnded:
+    """The process that a context started for an engine has ended: exit status (-n for signal n), last words."""
+
+    engine_rank: int
+    return_code: int
+    last_words: str
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class ContextToldToEnd:
+    """Somebody has told the context to end: its engines are to be cancelled, and what they run goes to others."""
+
+    context_rank: int
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class ContextLeft:
+    """All that the context started has ended, and it ends too."""
+
+    context_rank: int
+
+
+# From the driver to a context.
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class ContextAdmitted:
+    """The context belongs to the run: its rank and label, and a rank for the engine of each node it offered."""
+
+    context_rank: int
+    label: str
+    engine_ranks: tuple[int, ...]
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class ContextRefused:
+    """The run has no use for the context; with `run_done` because it is over, which is no error."""
+
+    run_done: bool
+    reason: str
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class EndContext:
+    """End: kill the launchers of `abandoned` engines, which never came, and wait for the others."""
+
+    abandoned: tuple[int, ...]
+
+
+# From an engine to the driver.
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class EngineCame:
+    """An engine runs and waits for its settings."""
+
+    engine_rank: int
+    version: str
+    host: str
+    pid: int
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class EngineUnfit:
+    """An engine cannot serve on its node, and ends; the reason is for the user."""
+
+    engine_rank: int
+    reason: str
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class EngineReady:
+    """The START commands have ended; the engine takes tasks, `cylinders` of them at once."""
+
+    engine_rank: int
+    cylinders: int
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class CylindersFreed:
+    """The bash of these tasks has ended, but background processes of theirs hold back the reports for a while."""
+
+    engine_rank: int
+    task_ids: tuple[int, ...]
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class TasksEnded:
+    """Tasks have ended, in the order in which they did."""
+
+    engine_rank: int
+    reports: tuple[TaskReport, ...]
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class TasksReturned:
+    """These tasks were waiting for a cylinder; the engine will not run them."""
+
+    engine_rank: int
+    task_ids: tuple[int, ...]
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class PerEngineTaskEnded:
+    """A START or STOP command of the engine has ended."""
+
+    engine_rank: int
+    task: PerEngineTask
+    outcome: Outcome
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class EngineLeft:
+    """The engine has nothing running and has reported everything; it ends."""
+
+    engine_rank: int
+
+
+# From the driver to an engine.
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class EngineAdmitted:
+    """What an engine must know of the run before it can run a task.
+
+    `directory` is the driver's working directory, `job` the last component of the unique id, `task_source` the base
+    name of the task file, `environment_resources` the names of variables whose elements are shared out to cylinders.
+    """
+
+    directory: bytes
+    job: str
+    task_source: str
+    cylinders: int
+    cores_per_cylinder: int
+    environment_resources: tuple[str, ...]
+    per_engine_tasks: tuple[PerEngineTask, ...]
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class EngineRefused:
+    """The run has no use for the engine, which ends."""
+
+    reason: str
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class RunTasks:
+    """Run these, in this order, as cylinders are free."""
+
+    tasks: tuple[Task, ...]
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class ReturnTasks:
+    """Give back the tasks that wait for a cylinder: others can start them at once."""
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class FinishEngine:
+    """Take no more tasks; when those you have are done, run the STOP commands and leave."""
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class CancelEngine:
+    """End the running tasks (TERM, then KILL after `grace` seconds), forget those not started, then finish.
+
+    Without `stop_commands` leave without running them; it may follow on one that was gentler.
+    """
+
+    grace: float
+    stop_commands: bool
+
+
+ToDriver = Union[
+    ContextCame,
+    ContextFailed,
+    EngineProcessEnded,
+    ContextToldToEnd,
+    ContextLeft,
+    EngineCame,
+    EngineUnfit,
+    EngineReady,
+    CylindersFreed,
+    TasksEnded,
+    TasksReturned,
+    PerEngineTaskEnded,
+    EngineLeft,
+]
+ToContext = Union[ContextAdmitted, ContextRefused, EndContext]
+ToEngine = Union[EngineAdmitted, EngineRefused, RunTasks, ReturnTasks, FinishEngine, CancelEngine]
+Message = Union[ToDriver, ToContext, ToEngine]
+
+
+def _encode_record(value: Any) -> Any:  # noqa: ANN401 - msgpack hands over what it does not know
+    return _encoders[type(value)][1](value)
+
+
+def encode(message: Message) -> bytes:
+    """Bytes of a message."""
+    name, values = _encoders[type(message)]
+    packed: bytes = msgpack.packb((name, *values(message)), default=_encode_record)
+    return packed
+
+
+def decode(data: bytes) -> Message:
+    """Message of these bytes; raises `MessageError` when they are none."""
+    try:
+        name, *values = msgpack.unpackb(data)
+        decode_fields = _decoders[name]
+    except Exception as error:
+        # msgpack documents ValueError for malformed input, but a hostile peer can make it raise several others.
+        raise MessageError(f"{len(data)} bytes arrived that are no message of this version of disbatch") from error
+    message: Message = decode_fields(values)
+    return message

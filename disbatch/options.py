@@ -1,0 +1,327 @@
+"""Every option of every role of the command line, each declared once.
+
+Pure. A role's options are the fields of a dataclass; from them come the parser, the help, and the argument list that
+one role starts another with. It must not know what is done with a value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from disbatch import __version__
+from disbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+SSH_NODES_VARIABLE = "DISBATCH_SSH_NODELIST"
+LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
+CONTEXT_ROLE = "--context"
+ENGINE_ROLE = "--engine"
+
+
+def _option(
+    *flags: str,
+    help: str,  # noqa: A002 - what argparse calls it
+    default: Any = None,  # noqa: ANN401 - each field declares its type
+    metavar: str | None = None,
+    convert: Callable[[str], Any] | None = None,
+    choices: Sequence[str] | None = None,
+    many: bool = False,
+    hidden: bool = False,
+) -> Any:  # noqa: ANN401 - each field declares its type
+    """Declare a field of an options class as an option; without flags it is a positional argument.
+
+    `many`: a tuple that grows with each use. A default of False makes a switch.
+    """
+    metadata = {
+        "flags": flags,
+        "help": argparse.SUPPRESS if hidden else help,
+        "metavar": metavar,
+        "convert": convert,
+        "choices": choices,
+        "many": many,
+    }
+    return field(default=() if many else default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class SshNode:
+    """A host and the number of its cores that a run may use."""
+
+    host: str
+    cores: int
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a key-value store is bound: host ('' for every address of the machine) and port (0: any)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def ssh_nodes(text: str) -> tuple[SshNode, ...]:
+    """Nodes of a comma-separated list of HOST:N; raises ValueError that says which entry is wrong and how."""
+    nodes = []
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        host, colon, count = entry.rpartition(":")
+        if not colon or not host:
+            raise ValueError(f"{entry!r} has no core count; write it as HOST:N, for example {entry.rstrip(':')}:4")
+        if any(character.isspace() for character in host) or host.startswith("-"):
+            raise ValueError(f"{host!r} is no host name")
+        if not (count.isascii() and count.isdigit()) or int(count) == 0:
+            raise ValueError(f"the core count of {host!r} must be a whole number of at least 1, not {count!r}")
+        nodes.append(SshNode(host, int(count)))
+    if not nodes:
+        raise ValueError("it names no host; write HOST:N, for example localhost:4")
+    return tuple(nodes)
+
+
+def address(text: str) -> Address:
+    """Address written as HOST:PORT or [HOST]:PORT; raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:  # noqa: PLR2004 - the last port
+        raise ValueError(f"{text!r} is no address; write it as HOST:PORT, with port 0 for any")
+    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def _cores(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"it must be a number above 0, not {text!r}")
+    return value
+
+
+def _at_least_one(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) == 0:
+        raise ValueError(f"it must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def _one_line(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError("it must be printable and not empty")
+    return text
+
+
+@dataclass(frozen=True)  # no slots: a role that joins two of these classes could not have them
+class ContextOptions:
+    """What a user may ask of a context; the driver hands its own on to each context that is not told otherwise."""
+
+    cpus_per_task: float | None = _option(
+        "-c", "--cpusPerTask", metavar="N", convert=_cores, help="cores per task; may be fractional (default: 1)"
+    )
+    label: str | None = _option(
+        "-l", "--label", metavar="NAME", convert=_one_line, help="label of this context (default: SSH<rank>)"
+    )
+    ssh_nodes: tuple[tuple[SshNode, ...], ...] = _option(
+        "-s",
+        "--ssh-node",
+        metavar="HOST:N",
+        convert=ssh_nodes,
+        many=True,
+        help="run on N cores of HOST: localhost and this machine directly, others through ssh; may be given several "
+        f"times, and as a comma-separated list (the same as {SSH_NODES_VARIABLE} in the environment)",
+    )
+    tasks_per_node: int | None = _option(
+        "-t", "--tasksPerNode", metavar="N", convert=_at_least_one, help="run at most N tasks at once on a node"
+    )
+    environment_resources: tuple[str, ...] = _option(
+        "-E", "--env-resource", metavar="VAR", convert=_one_line, many=True, hidden=True, help=""
+    )
+
+    @property
+    def nodes(self) -> tuple[SshNode, ...]:
+        """All hosts that -s names, in order, with repetitions."""
+        return tuple(node for group in self.ssh_nodes for node in group)
+
+
+@dataclass(frozen=True)
+class DriverOptions(ContextOptions):
+    """What a user may ask of a run."""
+
+    task_file: str = _option(metavar="taskfile", default="", help='file of tasks, one bash command a line ("-": stdin)')
+    exit_code: bool = _option(
+        "-e", "--exit-code", default=False, help="exit with 1 when any task failed (default: only if disbatch did)"
+    )
+    fail_fast: bool = _option(
+        "-f",
+        "--fail-fast",
+        default=False,
+        help="when a task fails, interrupt those that run, start no other, exit with 1",
+    )
+    force_resume: bool = _option(
+        "--force-resume", default=False, help="with -r: go by task ids alone, whatever the text of a task"
+    )
+    insecure_kvs: bool = _option(
+        "--insecure-kvs",
+        default=False,
+        help="let anyone who can connect to the key-value store use it: whoever can, can run commands as you",
+    )
+    log_file: str | None = _option(
+        "--logfile", metavar="FILE", help="the driver's log (default: <prefix>_driver.log)"
+    )
+    log_level: str = _option(
+        "--loglevel", default="INFO", choices=LOG_LEVELS, help="how much goes into the logs (default: INFO)"
+    )
+    prefix: str = _option(
+        "-p",
+        "--prefix",
+        metavar="PATH",
+        default=".",
+        help="where the run's files go: a directory, or a path whose last component begins their names (default: .)",
+    )
+    resume_from: tuple[str, ...] = _option(
+        "-r",
+        "--resume-from",
+        metavar="STATUSFILE",
+        many=True,
+        help="skip the tasks that an earlier run completed, by its status file; may be given several times",
+    )
+    retry: bool = _option(
+        "-R", "--retry", default=False, help="with -r: run those again that returned something other than 0"
+    )
+    status_header: bool = _option(
+        "--status-header", default=False, help="begin the status file with a line that names its columns"
+    )
+    use_address: Address | None = _option(
+        "--use-address",
+        metavar="HOST:PORT",
+        convert=address,
+        help="the address of this machine that the other hosts of the run connect to; port 0: any free one",
+    )
+
+
+@dataclass(frozen=True)
+class JoinOptions:
+    """What a context or an engine is told about the run that it joins."""
+
+    run: str = _option("--run", metavar="UNIQUE_ID", default="", help="", hidden=True)
+    kvs: Address = _option("--kvs", metavar="HOST:PORT", convert=address, default=Address("", 0), help="", hidden=True)
+    log_level: str = _option("--loglevel", default="INFO", choices=LOG_LEVELS, help="how much goes into the log")
+
+
+@dataclass(frozen=True)
+class ContextRoleOptions(ContextOptions, JoinOptions):
+    """The command line of a context."""
+
+
+@dataclass(frozen=True)
+class EngineRoleOptions(JoinOptions):
+    """The command line of an engine."""
+
+    label: str = _option("--label", metavar="NAME", default="", help="label of the context", hidden=True)
+    node: str = _option("--node", metavar="NAME", default="", help="the node as the context names it", hidden=True)
+    rank: int = _option("--rank", metavar="N", convert=int, default=0, help="rank of the engine", hidden=True)
+
+
+_Options = TypeVar("_Options", bound="ContextOptions | JoinOptions")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line, raised instead of printed."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, f"see {self.prog} --help")
+
+
+def parser(options: type, program: str, description: str) -> argparse.ArgumentParser:
+    """Build the parser of a role."""
+    result = _Parser(prog=program, description=description, allow_abbrev=False)
+    if options is DriverOptions:
+        result.add_argument("--version", action="version", version=__version__, help="print the version")
+    for declared in sorted(fields(options), key=_flag_order):
+        _add_argument(result, declared.name, declared.default, dict(declared.metadata))
+    return result
+
+
+def _flag_order(declared: Any) -> str:  # noqa: ANN401 - a dataclasses.Field of any type
+    flags = declared.metadata["flags"]
+    return str(flags[-1]).lstrip("-").lower() if flags else ""
+
+
+def _add_argument(target: argparse.ArgumentParser, name: str, default: object, declared: dict[str, Any]) -> None:
+    if not declared["flags"]:
+        target.add_argument(name, metavar=declared["metavar"], help=declared["help"])
+        return
+    arguments: dict[str, Any] = {"dest": name, "default": default, "help": declared["help"]}
+    if default is False:
+        arguments["action"] = "store_true"
+    else:
+        arguments.update(metavar=declared["metavar"], choices=declared["choices"])
+        if declared["convert"] is not None:
+            arguments["type"] = _argument_type(declared["convert"])
+        if declared["many"]:
+            arguments.update(action="append", default=None)
+    target.add_argument(*declared["flags"], **arguments)
+
+
+def _argument_type(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    def converted(text: str) -> Any:  # noqa: ANN401 - each field declares its type
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return converted
+
+
+def parse(options: type[_Options], arguments: Sequence[str], *, program: str, description: str) -> _Options:
+    """Options of a role from its arguments; raises `UsageError` with one line on a user's mistake."""
+    namespace = vars(parser(options, program, description).parse_args(arguments))
+    values = {
+        declared.name: tuple(namespace[declared.name] or ()) if declared.metadata["many"] else namespace[declared.name]
+        for declared in fields(options)
+    }
+    return options(**values)
+
+
+def arguments_for(options: object, names: Sequence[str] | None = None) -> list[str]:
+    """Arguments that make a parser of a class with the same fields read these values; `names`: of these fields alone.
+
+    Values at their defaults are left out, so what the reader inherits is not overridden by them.
+    """
+    result: list[str] = []
+    for declared in fields(options):  # type: ignore[arg-type] # an instance of one of the classes above
+        value = getattr(options, declared.name)
+        if (names is not None and declared.name not in names) or value == declared.default:
+            continue
+        flags = declared.metadata["flags"]
+        if value is True:
+            result.append(flags[-1])
+            continue
+        for element in value if declared.metadata["many"] else (value,):
+            # One word, so that a value that begins with a dash is not taken for an option.
+            result.append(f"{flags[-1]}={_as_text(element)}")
+    return result
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(f"{node.host}:{node.cores}" for node in value)
+    return str(value)
+
+
+def check_driver(options: DriverOptions) -> None:
+    """Raise `UsageError` for options that contradict or need one another."""
+    if not options.resume_from:
+        for given, flag in ((options.retry, "-R"), (options.force_resume, "--force-resume")):
+            if given:
+                raise UsageError(f"{flag} needs -r STATUSFILE", "name the status file of the run to resume")
+
+
+def resume_command(program: Sequence[str], arguments: Sequence[str], status_file: str) -> str:
+    """Shell command that goes on where a run left off: the same arguments, and its status file besides."""
+    return shlex.join([*program, *arguments, "-r", status_file])
+

@@ -1,0 +1,125 @@
+"""Names of a run's files, and the text of the script that joins it.
+
+Pure: nothing here touches a file, and what differs from run to run (the time, random digits, whether a path is a
+directory) comes in as an argument.
+"""
+
+from __future__ import annotations
+
+import os.path
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+STDIN_NAME = "stdin"
+"""What a task file is called that comes through standard input."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """The paths of one run, all of them `unique_id` with something behind it; `unique_id` is an absolute path."""
+
+    unique_id: str
+
+    @property
+    def job(self) -> str:
+        """Last component of the unique id: the name of the run among those of its directory."""
+        return os.path.basename(self.unique_id)
+
+    @property
+    def directory(self) -> str:
+        """Where the files are."""
+        return os.path.dirname(self.unique_id)
+
+    @property
+    def status(self) -> str:
+        """The status file."""
+        return f"{self.unique_id}_status.txt"
+
+    @property
+    def driver_log(self) -> str:
+        """The driver's log, unless an option names another."""
+        return f"{self.unique_id}_driver.log"
+
+    @property
+    def script(self) -> str:
+        """The script that adds contexts and starts engines; it holds the run's secret."""
+        return f"{self.unique_id}_dbUtil.sh"
+
+    @property
+    def kvs_address(self) -> str:
+        """Holds `host:port` of the key-value store while the run goes on."""
+        return f"{self.unique_id}_kvsinfo.txt"
+
+    def context_launch_log(self, pid: int) -> str:
+        """What the context prints that the driver with this pid starts."""
+        return f"{self.unique_id}_{pid}_context_launch.log"
+
+    def context_log(self, label: str) -> str:
+        """A context's log."""
+        return f"{self.unique_id}_{_file_name(label)}.context.log"
+
+    def engine_log(self, label: str, node: str, rank: int) -> str:
+        """An engine's log."""
+        return f"{self.unique_id}_{_file_name(label)}_{_file_name(node)}_engine_{rank}.log"
+
+    def engine_output(self, label: str, node: str) -> str:
+        """What the process prints that starts an engine (ssh, or the engine itself)."""
+        return f"{self.unique_id}_{_file_name(label)}_{_file_name(node)}_engine_wrap.log"
+
+
+def _file_name(text: str) -> str:
+    """`text` with what a file name cannot hold replaced."""
+    return text.replace("/", "_").replace("\0", "_")
+
+
+def task_source_name(task_file: str) -> str:
+    """What a task file is called in names of files and in DISBATCH_NAMETASKS."""
+    return STDIN_NAME if task_file == "-" else os.path.basename(task_file)
+
+
+def unique_id(prefix: str, *, prefix_is_directory: bool, source_name: str, now: datetime, digits: int) -> str:
+    """Unique id of a run: under a directory a name made of the task file's, the time and three `digits`; else `prefix`.
+
+    `prefix` is absolute; its parent is for the caller to check.
+    """
+    if not prefix_is_directory:
+        return prefix
+    return os.path.join(prefix, f"{source_name}_disBatch_{now:%y%m%d%H%M%S}_{digits:03d}")
+
+
+def set_aside_name(path: str, number: int) -> str:
+    """Name number `number` (from 1) for a status file that must make room for the one of a new run."""
+    return f"{path}.{number}"
+
+
+def script_text(
+    command: Sequence[str], run_arguments: Sequence[str], inherited: Sequence[str], secret: str | None
+) -> str:
+    """Text of the script that joins a run.
+
+    `command` starts disbatch from any directory, without it being on PATH; `run_arguments` tell it which run;
+    `inherited` are the driver's options for contexts, which options given to the script override.
+    """
+    start = shlex.join(command)
+    run = shlex.join(run_arguments)
+    lines = [
+        "#!/bin/bash",
+        "# Adds resources to a run of disbatch: SCRIPT -s HOST:N,...   (SCRIPT --help tells more)",
+        "# It holds the secret of the run: whoever can read it can run commands as you.",
+    ]
+    if secret is not None:
+        lines.append(f"export KVSSTCP_SECRET={shlex.quote(secret)}")
+    lines += [
+        'if [ "$1" = --engine ]; then',
+        "    shift",
+        f'    exec {start} --engine {run} "$@"',
+        "fi",
+        f'exec {start} --context {run} {shlex.join(inherited)} "$@"',
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,54 @@
+"""Whether this machine can run tests with real ssh, and what happens to them where it cannot.
+
+At a developer's, they are skipped with the reason. In CI (environment variable CI set) they fail with it: a test that
+nobody ever runs tests nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.hosts.sshd import SYSTEM_PATH
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+SSH_TOOLS = ("ssh", "sshd", "ssh-keygen")
+HOST_TOOLS = (*SSH_TOOLS, "ip", "bridge", "mount", "unshare")
+
+
+@cache
+def why_no_sshd() -> str:
+    """Return why `LoopbackSshd` cannot work here, "" when it can."""
+    return _missing(SSH_TOOLS)
+
+
+@cache
+def why_no_hosts() -> str:
+    """Return why `Hosts` cannot work here, "" when it can."""
+    if missing := _missing(HOST_TOOLS):
+        return missing
+    if os.geteuid() != 0:
+        return "only root can make network namespaces"
+    trial = subprocess.run(
+        ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "true"], capture_output=True, text=True, check=False
+    )
+    return f"no namespaces to be had: {trial.stderr.strip()}" if trial.returncode else ""
+
+
+def not_here(reason: str) -> NoReturn:
+    """End the running test: skipped for `reason`, or failed for it in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason} (CI must run these tests)", pytrace=False)
+    pytest.skip(reason)
+
+
+def _missing(tools: tuple[str, ...]) -> str:
+    missing = [name for name in tools if shutil.which(name, path=SYSTEM_PATH) is None]
+    return f"not installed: {', '.join(missing)}" if missing else ""

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from disbatch.tasks import Barrier, Outcome, PerEngineTask, Phase, Task
+
+
+def outcome(return_code: int) -> Outcome:
+    return Outcome(
+        pid=4711,
+        return_code=return_code,
+        start=1.0,
+        elapsed=0.5,
+        out_bytes=0,
+        out_snippet=b"",
+        err_bytes=0,
+        err_snippet=b"",
+        cpu_seconds=0.1,
+        peak_memory=1024,
+        interrupted=False,
+    )
+
+
+@pytest.mark.parametrize(("return_code", "failed"), [(0, False), (1, True), (255, True), (-9, True)])
+def test_any_return_code_but_0_is_a_failure(return_code: int, failed: bool) -> None:  # noqa: FBT001
+    assert outcome(return_code).failed is failed
+
+
+@pytest.mark.parametrize(
+    "noun",
+    [
+        Task(0, 1, -1, b"true"),
+        Barrier(0, 1, check=False, key=None, text=b"#DISBATCH BARRIER"),
+        PerEngineTask(Phase.START, 0, 1, b"true"),
+        outcome(0),
+    ],
+)
+def test_nouns_are_values(noun: Task | Barrier | PerEngineTask | Outcome) -> None:
+    first_field = dataclasses.fields(noun)[0].name
+    assert noun == dataclasses.replace(noun)
+    assert not hasattr(noun, "__dict__")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(noun, first_field, None)
+
+
+def test_a_phase_is_its_word() -> None:
+    assert [Phase("START"), Phase("STOP")] == [Phase.START, Phase.STOP]

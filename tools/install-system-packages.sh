@@ -1,0 +1,34 @@
+#!/bin/bash
+# Installs the Debian packages that tests with real ssh hosts need, where that is possible and not done yet.
+#
+# Never an error: tests that miss a tool say so themselves. They are skipped then, or fail in CI.
+set -uo pipefail
+
+wanted=()
+need() {  # need PACKAGE TOOL...: the package is wanted when one of its tools is missing
+    local package=$1 tool
+    shift
+    for tool; do
+        PATH=$PATH:/usr/sbin:/sbin type -P "$tool" > /dev/null || { wanted+=("$package"); return; }
+    done
+}
+need openssh-server sshd
+need openssh-client ssh ssh-keygen
+need iproute2 ip bridge
+need procps ps
+
+((${#wanted[@]})) || exit 0
+if ! type -P apt-get > /dev/null; then
+    echo "not installed, and there is no apt-get to do it: ${wanted[*]}"
+    exit 0
+fi
+if ((EUID)); then
+    echo "not installed, and only root can do it: ${wanted[*]}"
+    exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+echo "installing ${wanted[*]}"
+if ! told=$({ apt-get update && apt-get install --yes --no-install-recommends "${wanted[@]}"; } < /dev/null 2>&1); then
+    echo "could not install ${wanted[*]}:"
+    tail -n 5 <<< "$told"
+fi
