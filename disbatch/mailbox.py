@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from disbatch.eventloop import EventLoop
+    from disbatch.eventloop import EventLoop, Timer
     from disbatch.messages import Message, ToDriver
+
+ASK_DELAY = 0.002
+"""Seconds that asking for the next message may wait for a message that it can travel with."""
 
 _CHUNK = 1 << 16
 
@@ -47,6 +50,7 @@ class Mailbox:
         self._ask = wire.encode_get(key)
         self._replies = wire.ReplyParser()
         self._unsent = bytearray()
+        self._ask_later: Timer | None = None
         self.open = True
         connection.setblocking(False)
         loop.watch(connection.fileno(), READ, self._ready)
@@ -54,7 +58,12 @@ class Mailbox:
 
     def send(self, message: ToDriver) -> None:
         """Send a message; what the connection does not take at once goes out as it can."""
-        self._send(wire.encode_put(self._driver_key, messages.TAG, messages.encode(message)))
+        data = wire.encode_put(self._driver_key, messages.TAG, messages.encode(message))
+        if self._ask_later is not None:
+            self._ask_later.cancel()
+            self._ask_later = None
+            data += self._ask
+        self._send(data)
 
     @property
     def unsent(self) -> int:
@@ -110,9 +119,15 @@ class Mailbox:
                     self._on_message(messages.decode(value))
                 if not self.open:
                     return
-                self._send(self._ask)
+                # Soon, and with the next message if there is one: the driver wakes up once instead of twice.
+                if self._ask_later is None:
+                    self._ask_later = self._loop.after(ASK_DELAY, self._ask_again)
         except (MessageError, wire.ProtocolError) as error:
             self._lose(str(error))
+
+    def _ask_again(self) -> None:
+        self._ask_later = None
+        self._send(self._ask)
 
     def _lose(self, reason: str) -> None:
         self.close()

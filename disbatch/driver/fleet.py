@@ -36,9 +36,13 @@ class Stage(Enum):
     """It holds nothing and is not coming back."""
 
 
-SHORT_TASK = 0.1
-"""Seconds: an engine whose tasks take less on average may hold some that wait, so that it never waits for them."""
+HELD_WORK = 0.02
+"""Seconds of work that an engine may hold beyond its free cylinders: it outlasts a round trip to the driver."""
 
+HELD_TASKS = 16
+"""The most tasks that an engine may hold for each cylinder, however short they are."""
+
+_SHORTEST = 1e-6
 _WEIGHT = 0.1
 """Share of the newest task in an engine's average."""
 
@@ -48,7 +52,7 @@ class Engine:
     """One engine.
 
     `tasks` are the ids of those it has been given and not reported; those of them in `lingering` need no cylinder any
-    more, only their reports are still to come. `average` is of what its tasks took (s), and of no use before the first.
+    more, only their reports are still to come. `average` is of what its tasks took (s), infinite at first.
     """
 
     rank: int
@@ -77,9 +81,8 @@ class Engine:
         """Whether a task given to it now would start soon enough to be better off than in the driver's list."""
         return (
             self.stage is Stage.SERVING
-            and self.average < SHORT_TASK
             and not self.recalled
-            and self.wanting_cylinders < 2 * self.cylinders
+            and self.wanting_cylinders < self.cylinders * (1 + min(HELD_TASKS, int(HELD_WORK / self.average)))
         )
 
     @property
@@ -202,7 +205,7 @@ class Fleet:
         engine.lingering.discard(task_id)
         if elapsed is not None:
             known = elapsed if engine.average == math.inf else engine.average
-            engine.average = known + _WEIGHT * (elapsed - known)
+            engine.average = max(_SHORTEST, known + _WEIGHT * (elapsed - known))
         self._queue(engine)
 
     def free_cylinder(self, engine: Engine, task_id: int) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Sequence
 
+    from disbatch.eventloop import Timer
     from disbatch.options import EngineRoleOptions
 
 GRACE = 3.0
@@ -35,6 +36,9 @@ GRACE = 3.0
 
 STOP_LIMIT = 5.0
 """Seconds that STOP commands may take together when the driver is gone."""
+
+REPORT_DELAY = 0.005
+"""Seconds that reports may wait for others while every cylinder has its next task here already."""
 
 FAREWELL_LIMIT = 5.0
 """Seconds that the last reports may take to be sent."""
@@ -80,7 +84,7 @@ class Engine:
                     # After the turn's other events: pipes that have closed by now make an outcome complete at once.
                     self._children_ended = False
                     self._service.attempts.reap()
-                self._service.send_reports()
+                self._service.report_if_due()
                 self._ended = self._ended or self._service.has_left
         self._say_goodbye()
 
@@ -159,6 +163,7 @@ class Service:
         log: logging.Logger,
     ) -> None:
         self._rank = rank
+        self._loop = loop
         self._environment = environment
         self._send = send
         self._log = log
@@ -169,6 +174,7 @@ class Service:
         self.attempts: Attempts[Owner] = Attempts(loop, launch, self._command_ended, self._outcome_known)
         self._reports: list[messages.TaskReport] = []
         self._lingering: set[int] = set()
+        self._report_later: Timer | None = None
         self._grace = GRACE
         self.has_left = False
         self._roster = roster.Roster(environment.cylinders, per_engine_tasks)
@@ -199,8 +205,20 @@ class Service:
             self._lingering.discard(task_id)
             self._reports.append(messages.TaskReport(task_id, outcome))
 
-    def send_reports(self) -> None:
+    def report_if_due(self) -> None:
+        """Report, unless nobody loses by waiting for more to report: as long as tasks wait here for cylinders."""
+        if not (self._reports or self._lingering):
+            return
+        if not self._roster.has_waiting:
+            self._report()
+        elif self._report_later is None:
+            self._report_later = self._loop.after(REPORT_DELAY, self._report)
+
+    def _report(self) -> None:
         """Send what has become known since the last time: outcomes as one message, and what they are late for."""
+        if self._report_later is not None:
+            self._report_later.cancel()
+            self._report_later = None
         if self._lingering:
             self._send(messages.CylindersFreed(self._rank, tuple(self._lingering)))
             self._lingering.clear()
@@ -227,6 +245,7 @@ class Service:
                 self.attempts.end_lingering(min(self._grace, GRACE), then=self._leave)
 
     def _leave(self) -> None:
+        self._report()
         self.has_left = True
 
 

@@ -133,6 +133,11 @@ class Roster:
         self._stop_tasks = deque(task for task in per_engine_tasks if task.phase is Phase.STOP)
         self._per_engine_task_runs = False
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether tasks wait here for a cylinder."""
+        return bool(self._waiting)
+
     def begin(self) -> list[Command]:
         """Commands that the engine's life begins with; to be called once."""
         return self._next_step()

@@ -269,14 +269,14 @@ class KVSClient:
             self._cancel()
             reply = self._late(encoded)
         if reply is None:
-            raise TimeoutError(f"no value for {key!r} within {timeout} s")
+            raise _no_value(key, timeout)
         return reply
 
     def _view(self, key: str | bytes, timeout: float | None) -> tuple[bytes, bytes]:
         reply = self._await(View(_key(key)), timeout)
         if reply is None:
             self._cancel()
-            raise TimeoutError(f"no value for {key!r} within {timeout} s")
+            raise _no_value(key, timeout)
         return reply
 
     def _await(self, request: Get | View, timeout: float | None) -> tuple[bytes, bytes] | None:
@@ -411,6 +411,10 @@ class KVSClient:
 
 def _key(key: str | bytes) -> bytes:
     return key if isinstance(key, bytes) else str(key).encode()
+
+
+def _no_value(key: str | bytes, timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"no value for {_key(key).decode(errors='backslashreplace')!r} within {timeout} s")
 
 
 def _raw(value: object) -> bytes:

@@ -45,12 +45,13 @@ def parse_address(host: Address | None, port: int | str | None, environment: Map
         host, port = environment.get(HOST_VARIABLE), port or environment.get(PORT_VARIABLE)
         if not host or not port:
             raise AddressError(f"no address of a key-value store: {HOST_VARIABLE} and {PORT_VARIABLE} are not set")
+    given = host if port is None else f"{host}:{port}"
     if port is None:
         host, _, port = host.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
     digits = str(port)
     if not host or not (digits.isascii() and digits.isdigit()) or not 0 < int(digits) < _PORTS:
-        raise AddressError(f"not the HOST:PORT of a key-value store: {f'{host}:{port}'!r}")
+        raise AddressError(f"not the HOST:PORT of a key-value store: {given!r}")
     return host, int(digits)
 
 

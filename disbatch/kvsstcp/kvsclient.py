@@ -24,6 +24,7 @@ _DESCRIPTION = (
     "Operations on a key-value store, done in the order given. The address comes from KVSSTCP_HOST and KVSSTCP_PORT"
     " if it is not given, the secret from KVSSTCP_SECRET."
 )
+_MAX_SECONDS = 1e9  # above, the clocks of the system overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +133,20 @@ def _text(data: bytes) -> str:
 
 def seconds(text: str) -> float:
     """Read a time-out for argparse."""
-    value = float(text)
-    if not value >= 0:
-        raise ValueError(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < _MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"a number of seconds is due, not {text!r}")
     return value
 
 
 def count(text: str) -> int:
     """Read a number of tries for argparse."""
-    value = int(text)
-    if value < 0:
-        raise ValueError(text)
-    return value
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a number from 0 on is due, not {text!r}")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:

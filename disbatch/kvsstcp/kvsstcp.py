@@ -74,8 +74,8 @@ def serve(options: argparse.Namespace) -> int:
             environment = client_environment(server.address, secret, os.environ)
             _announce(options, environment)
         except OSError as error:
-            what = f" at {options.host}:{options.port}" if error.filename is None else ""
-            sys.stderr.write(f"kvsstcp: error: cannot serve{what}: {error}\n")
+            what = f" at {options.host}:{options.port}" if error.filename is None else f": {error.filename}"
+            sys.stderr.write(f"kvsstcp: error: cannot serve{what}: {_reason(error)}\n")
             return 1
         notes = stack.enter_context(_SignalNotes(selector))
         if options.execute is None:
@@ -194,11 +194,15 @@ def _logger(stream: TextIO) -> Callable[[str], None]:
     return log
 
 
+def _reason(error: OSError) -> str:
+    """Return what the system said, without number and repetition."""
+    return (error.strerror or str(error)).partition(" (while ")[0]
+
+
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= _MAX_PORT:
-        raise ValueError(text)
-    return port
+    if not text.isdecimal() or int(text) > _MAX_PORT:
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to {_MAX_PORT}, not {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":
