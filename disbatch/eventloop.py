@@ -55,11 +55,11 @@ class EventLoop:
         """Seconds of the clock that timers go by; no jump of the time of day moves it."""
         return time.monotonic()
 
-    def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
+    def watch(self, descriptor: int, events: int, handler: Callable[[int], object]) -> None:
         """Call `handler(mask)` whenever one of `events` is ready on `descriptor`, until `unwatch`."""
         self.selector.register(descriptor, events, handler)
 
-    def rewatch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
+    def rewatch(self, descriptor: int, events: int, handler: Callable[[int], object]) -> None:
         """Change what is waited for on a watched descriptor."""
         self.selector.modify(descriptor, events, handler)
 

@@ -29,7 +29,9 @@ def connect(kvs: Address) -> socket.socket:
     Raises `DriverUnreachableError` when the run is over, or the driver cannot be reached from here.
     """
     try:
-        return KVSClient(kvs.host, kvs.port, secret=os.environ.get(SECRET_VARIABLE), connect_timeout=CONNECT_PATIENCE).detach()
+        return KVSClient(
+            kvs.host, kvs.port, secret=os.environ.get(SECRET_VARIABLE), connect_timeout=CONNECT_PATIENCE
+        ).detach()
     except (KVSError, OSError) as error:
         raise DriverUnreachableError(
             f"cannot reach the driver at {kvs}: {error}",

@@ -115,8 +115,7 @@ class Mailbox:
             return
         try:
             for tag, value in self._replies.feed(data):
-                if tag == messages.TAG:
-                    self._on_message(messages.decode(value))
+                self._on_message(messages.decode(value, tag))
                 if not self.open:
                     return
                 # Soon, and with the next message if there is one: the driver wakes up once instead of twice.

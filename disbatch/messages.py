@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar, Union
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgpack
 
@@ -356,24 +356,24 @@ class CancelEngine:
     stop_commands: bool
 
 
-ToDriver = Union[
-    ContextCame,
-    ContextFailed,
-    EngineProcessEnded,
-    ContextToldToEnd,
-    ContextLeft,
-    EngineCame,
-    EngineUnfit,
-    EngineReady,
-    CylindersFreed,
-    TasksEnded,
-    TasksReturned,
-    PerEngineTaskEnded,
-    EngineLeft,
-]
-ToContext = Union[ContextAdmitted, ContextRefused, EndContext]
-ToEngine = Union[EngineAdmitted, EngineRefused, RunTasks, ReturnTasks, FinishEngine, CancelEngine]
-Message = Union[ToDriver, ToContext, ToEngine]
+ToDriver = (
+    ContextCame
+    | ContextFailed
+    | EngineProcessEnded
+    | ContextToldToEnd
+    | ContextLeft
+    | EngineCame
+    | EngineUnfit
+    | EngineReady
+    | CylindersFreed
+    | TasksEnded
+    | TasksReturned
+    | PerEngineTaskEnded
+    | EngineLeft
+)
+ToContext = ContextAdmitted | ContextRefused | EndContext
+ToEngine = EngineAdmitted | EngineRefused | RunTasks | ReturnTasks | FinishEngine | CancelEngine
+Message = ToDriver | ToContext | ToEngine
 
 
 def _encode_record(value: Any) -> Any:  # noqa: ANN401 - msgpack hands over what it does not know
@@ -387,8 +387,10 @@ def encode(message: Message) -> bytes:
     return packed
 
 
-def decode(data: bytes) -> Message:
-    """Message of these bytes; raises `MessageError` when they are none."""
+def decode(data: bytes, tag: bytes = TAG) -> Message:
+    """Message of these bytes, which came with that tag; raises `MessageError` when they are none."""
+    if tag != TAG:
+        raise MessageError(f"a value with the tag {tag!r} came where a message was expected")
     try:
         name, *values = msgpack.unpackb(data)
         decode_fields = _decoders[name]

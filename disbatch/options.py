@@ -169,9 +169,7 @@ class DriverOptions(ContextOptions):
         default=False,
         help="let anyone who can connect to the key-value store use it: whoever can, can run commands as you",
     )
-    log_file: str | None = _option(
-        "--logfile", metavar="FILE", help="the driver's log (default: <prefix>_driver.log)"
-    )
+    log_file: str | None = _option("--logfile", metavar="FILE", help="the driver's log (default: <prefix>_driver.log)")
     log_level: str = _option(
         "--loglevel", default="INFO", choices=LOG_LEVELS, help="how much goes into the logs (default: INFO)"
     )
@@ -280,7 +278,7 @@ def _argument_type(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 def parse(options: type[_Options], arguments: Sequence[str], *, program: str, description: str) -> _Options:
     """Options of a role from its arguments; raises `UsageError` with one line on a user's mistake."""
     namespace = vars(parser(options, program, description).parse_args(arguments))
-    values = {
+    values: dict[str, Any] = {
         declared.name: tuple(namespace[declared.name] or ()) if declared.metadata["many"] else namespace[declared.name]
         for declared in fields(options)
     }
@@ -301,9 +299,9 @@ def arguments_for(options: object, names: Sequence[str] | None = None) -> list[s
         if value is True:
             result.append(flags[-1])
             continue
-        for element in value if declared.metadata["many"] else (value,):
-            # One word, so that a value that begins with a dash is not taken for an option.
-            result.append(f"{flags[-1]}={_as_text(element)}")
+        elements = value if declared.metadata["many"] else (value,)
+        # One word each, so that a value that begins with a dash is not taken for an option.
+        result.extend(f"{flags[-1]}={_as_text(element)}" for element in elements)
     return result
 
 
@@ -324,4 +322,3 @@ def check_driver(options: DriverOptions) -> None:
 def resume_command(program: Sequence[str], arguments: Sequence[str], status_file: str) -> str:
     """Shell command that goes on where a run left off: the same arguments, and its status file besides."""
     return shlex.join([*program, *arguments, "-r", status_file])
-

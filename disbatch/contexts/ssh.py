@@ -35,7 +35,9 @@ def names_of_this_machine(host_name: str, full_name: str) -> frozenset[str]:
     return frozenset({"localhost", host_name, host_name.partition(".")[0], full_name})
 
 
-def engine_command(node: str, here: Collection[str], local: Sequence[str], script: str, engine: Sequence[str]) -> list[str]:
+def engine_command(
+    node: str, here: Collection[str], local: Sequence[str], script: str, engine: Sequence[str]
+) -> list[str]:
     """Argument list that starts an engine on `node`.
 
     `local` starts an engine on this machine and `script` does on one that shares its files; both take the arguments

@@ -1,0 +1,1 @@
+"""The driver: the process that the user starts, which decides what runs where and writes down how it went."""

@@ -30,9 +30,7 @@ def listen(wanted: Address | None) -> socket.socket:
             return socket.create_server(at[:2], family=family, backlog=_BACKLOG)
         if socket.has_dualstack_ipv6():
             try:
-                return socket.create_server(
-                    ("", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
-                )
+                return socket.create_server(("", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
             except OSError:
                 pass  # a kernel that knows IPv6 and has it switched off
         return socket.create_server(("", port), backlog=_BACKLOG)

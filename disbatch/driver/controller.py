@@ -15,7 +15,6 @@ from disbatch import messages
 from disbatch.driver import events
 from disbatch.driver.fleet import Fleet, Stage
 from disbatch.errors import ExitStatus
-from disbatch.taskfile import Complaint
 from disbatch.tasks import Barrier, PerEngineTask, Task
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from disbatch.driver.events import Command, Event, Item
     from disbatch.driver.fleet import Context, Engine
+    from disbatch.taskfile import Complaint
 
 READ_AHEAD = 256
 """Items asked for at a time, where the cylinders do not call for more."""
@@ -332,7 +332,9 @@ class Controller:
             self._stop(ExitStatus.FAILED, f"{what} failed with return code {return_code}; --fail-fast ends the run")
 
     def _give_back(self, tasks: list[Task]) -> None:
-        self._backlog.extendleft(sorted(tasks, key=lambda task: task.task_id, reverse=True))
+        """Put tasks at the head of the list, where they came from, in their order."""
+        in_order = sorted(tasks, key=lambda task: task.task_id)
+        self._backlog.extendleft(reversed(in_order))
 
     # Contexts.
 

@@ -6,7 +6,6 @@ Pure. Events are named in the past tense, commands in the imperative.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 from disbatch.messages import ToContext, ToDriver, ToEngine
 from disbatch.taskfile import Complaint
@@ -22,7 +21,7 @@ class SkippedTask:
     failed: bool
 
 
-Item = Union[Task, Barrier, PerEngineTask, Complaint, SkippedTask]
+Item = Task | Barrier | PerEngineTask | Complaint | SkippedTask
 
 
 # Events.
@@ -92,18 +91,18 @@ class PatienceEnded:
     """What has not left by now is not waited for any longer."""
 
 
-Event = Union[
-    ToDriver,
-    ItemsRead,
-    ReadingFailed,
-    RecordingFailed,
-    EngineLost,
-    ContextLost,
-    OwnContextEnded,
-    SignalCame,
-    TasksCouldBeGivenBack,
-    PatienceEnded,
-]
+Event = (
+    ToDriver
+    | ItemsRead
+    | ReadingFailed
+    | RecordingFailed
+    | EngineLost
+    | ContextLost
+    | OwnContextEnded
+    | SignalCame
+    | TasksCouldBeGivenBack
+    | PatienceEnded
+)
 
 
 # Commands.
@@ -203,17 +202,17 @@ class EndRun:
     complete: bool
 
 
-Command = Union[
-    ReadItems,
-    StartContext,
-    SendToContext,
-    SendToEngine,
-    RecordTask,
-    RecordPerEngineTask,
-    RecordSkippedTask,
-    RecordBarrier,
-    AnnounceBarrier,
-    TellUser,
-    WakeAfter,
-    EndRun,
-]
+Command = (
+    ReadItems
+    | StartContext
+    | SendToContext
+    | SendToEngine
+    | RecordTask
+    | RecordPerEngineTask
+    | RecordSkippedTask
+    | RecordBarrier
+    | AnnounceBarrier
+    | TellUser
+    | WakeAfter
+    | EndRun
+)

@@ -9,7 +9,7 @@ import os
 import select
 from typing import TYPE_CHECKING, BinaryIO
 
-from disbatch import statusfile
+from disbatch import statusfile, taskfile
 from disbatch.driver.events import ItemsRead, ReadingFailed, SkippedTask
 from disbatch.errors import DisbatchError, StatusFileError, TaskFileError
 from disbatch.eventloop import READ
@@ -95,21 +95,21 @@ class Feeder:
     def _go_on(self, *, ready: bool) -> None:
         """Tell of what can be told; `ready`: reading would not wait."""
         try:
-            items = list(self._parser.take(self._limit))
+            items = self._parser.take(self._limit)
             while not items and not self._parser.exhausted:
                 if not ready and self._can_wait:
                     self._wait()
                     return
                 self._fill()
-                items = list(self._parser.take(self._limit))
+                items = self._parser.take(self._limit)
                 ready = False
-            items = self._with_records(items)
+            event = ItemsRead(self._with_records(items), ended=self._parser.exhausted)
         except DisbatchError as error:
             self._stop_waiting()
             self._tell(ReadingFailed(str(error)))
             return
         self._stop_waiting()
-        self._tell(ItemsRead(tuple(items), ended=self._parser.exhausted))
+        self._tell(event)
 
     def _fill(self) -> None:
         """Read once, which waits for nothing when the descriptor is ready."""
@@ -122,13 +122,15 @@ class Feeder:
         else:
             self._parser.end()
 
-    def _with_records(self, items: list[Item]) -> list[Item]:
+    def _with_records(self, items: Sequence[taskfile.Item]) -> tuple[Item, ...]:
         if self._earlier is None:
-            return items
+            return tuple(items)
         result: list[Item] = []
         for item in items:
             result += self._earlier.look_up(item) if isinstance(item, Task) else [item]
-        return result + (self._earlier.last_words() if self._parser.exhausted else [])
+        if self._parser.exhausted:
+            result += self._earlier.last_words()
+        return tuple(result)
 
     def _wait(self) -> None:
         if not self._watching:

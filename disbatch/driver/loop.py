@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from disbatch.kvsstcp.server import Server
 
 if TYPE_CHECKING:
     import logging
+    import socket
     from collections.abc import Callable, Sequence
 
     from disbatch.driver.controller import Controller
@@ -127,9 +127,7 @@ class DriverLoop:
 
     def _message_came(self, tag: bytes, value: bytes, peer: int | None) -> None:
         try:
-            if tag != messages.TAG:
-                raise MessageError(f"a value with the tag {tag!r} came instead of a message")
-            message = messages.decode(value)
+            message = messages.decode(value, tag)
         except MessageError as error:
             self._log.warning("ignored what peer %s sent: %s", peer, error)
             return

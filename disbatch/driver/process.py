@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from disbatch import __version__, options, runfiles, statusfile
 from disbatch.driver import address
@@ -18,7 +18,7 @@ from disbatch.driver.controller import Controller, Settings
 from disbatch.driver.feeder import EarlierRuns, Feeder
 from disbatch.driver.loop import DriverLoop, OwnContext
 from disbatch.driver.recorder import Recorder, make_room
-from disbatch.errors import DisbatchError, ExitStatus, ResourceError, StatusFileError, TaskFileError, UsageError
+from disbatch.errors import DisbatchError, TaskFileError, UsageError
 from disbatch.eventloop import EventLoop
 from disbatch.joining import SECRET_VARIABLE, disbatch_command, open_log
 from disbatch.kvsstcp.endpoint import new_secret
@@ -47,7 +47,14 @@ def main(arguments: Sequence[str], program: Sequence[str]) -> int:
     earlier = _earlier_runs(asked)
     files = RunFiles(_unique_id(asked))
     try:
-        return _run(asked, files, hosts, task_file, earlier, options.resume_command(program, arguments, os.path.relpath(files.status)))
+        return _run(
+            asked,
+            files,
+            hosts,
+            task_file,
+            earlier,
+            options.resume_command(program, arguments, os.path.relpath(files.status)),
+        )
     except OSError as error:
         raise DisbatchError(f"{error.filename or files.unique_id}: {error.strerror}") from error
 
@@ -240,6 +247,3 @@ def _tell(text: str) -> None:
     """Print a line to the user's terminal, which may have gone."""
     with suppress(OSError, ValueError):
         print(f"disbatch: {text}", file=sys.stderr, flush=True)
-
-
-_UNUSED: tuple[object, ...] = (ExitStatus, NoReturn, ResourceError, StatusFileError)

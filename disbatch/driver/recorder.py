@@ -48,7 +48,9 @@ class Recorder:
             while data:
                 data = data[self._write(self._descriptor, data) :]
         except OSError as error:
-            raise DisbatchError(f"cannot write the status file: {error.strerror}", "tasks since then have no line") from error
+            raise DisbatchError(
+                f"cannot write the status file: {error.strerror}", "tasks since then have no line"
+            ) from error
         finally:
             self._lines = [data] if data else []
 

@@ -1,0 +1,1 @@
+"""The engine: the process on a node that runs tasks in its cylinders."""

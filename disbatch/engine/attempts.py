@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from disbatch.engine.snippet import OutputMeter
@@ -41,10 +42,23 @@ Owner = TypeVar("Owner")
 
 
 class _Attempt(Generic[Owner]):
-    """A command under way; `outcome_parts` are known once bash has ended."""
+    """A command under way; `pipes` are those that somebody may write to still, each with what is metered of it."""
 
-    __slots__ = ("cpu_seconds", "elapsed", "err", "interrupted", "out", "owner", "patience", "peak_memory", "pid")
-    __slots__ += ("pipes", "return_code", "start", "started")
+    __slots__ = (
+        "cpu_seconds",
+        "elapsed",
+        "err",
+        "interrupted",
+        "out",
+        "owner",
+        "patience",
+        "peak_memory",
+        "pid",
+        "pipes",
+        "return_code",
+        "start",
+        "started",
+    )
 
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
@@ -105,9 +119,9 @@ class Attempts(Generic[Owner]):
         try:
             self._spawn(attempt, command, environment)
         except (OSError, ValueError) as error:
-            has_errno = isinstance(error, OSError) and error.errno is not None
-            attempt.return_code = error.errno if has_errno else NO_ERRNO  # type: ignore[union-attr]
-            reason = os.strerror(attempt.return_code) if has_errno and attempt.return_code else str(error)
+            errno = error.errno if isinstance(error, OSError) else None
+            attempt.return_code = errno or NO_ERRNO
+            reason = os.strerror(errno) if errno else str(error)
             attempt.err.feed(f"disbatch could not start this task: {reason}\n".encode())
             # In a turn of its own, as every end is: the owner may answer by starting the next one.
             self._unreported.add(attempt)
@@ -134,9 +148,9 @@ class Attempts(Generic[Owner]):
     def _watch(self, attempt: _Attempt[Owner], meter: OutputMeter, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         attempt.pipes[descriptor] = meter
-        self._loop.watch(descriptor, READ, lambda _mask: self._read(attempt, descriptor))
+        self._loop.watch(descriptor, READ, partial(self._read, attempt, descriptor))
 
-    def _read(self, attempt: _Attempt[Owner], descriptor: int) -> bool:
+    def _read(self, attempt: _Attempt[Owner], descriptor: int, _mask: int = READ) -> bool:
         """Whether there was something to read; the end of the pipe closes it, and may complete the outcome.
 
         After the report nobody asks for the figures any more, but what holds the pipe must not block or die on it.

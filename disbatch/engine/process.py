@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 from disbatch import __version__, messages, options
 from disbatch.engine import keeper, roster
@@ -46,7 +46,7 @@ FAREWELL_LIMIT = 5.0
 DESCRIPTORS_PER_CYLINDER = 2
 DESCRIPTORS_BESIDES = 64
 
-Owner = Union[PerEngineTask, tuple[int, Task]]
+Owner = PerEngineTask | tuple[int, Task]
 """What a command is run for: a START or STOP command, or a task in a cylinder."""
 
 
@@ -85,7 +85,8 @@ class Engine:
                     self._children_ended = False
                     self._service.attempts.reap()
                 self._service.report_if_due()
-                self._ended = self._ended or self._service.has_left
+                if self._service.has_left:
+                    self._ended = True
         self._say_goodbye()
 
     def _note_children(self) -> None:
@@ -282,7 +283,7 @@ def _keep_descriptors_from_tasks() -> None:
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:  # noqa: PLR2004 - standard error
             try:
-                os.set_inheritable(int(name), False)  # noqa: FBT003 - positional in Python itself
+                os.set_inheritable(int(name), False)
             except OSError:
                 continue  # the descriptor that the listing itself used
 

@@ -10,7 +10,7 @@ import heapq
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 from disbatch.tasks import PerEngineTask, Phase, Task
 
@@ -72,7 +72,7 @@ class CancelAsked:
     stop_commands: bool
 
 
-Event = Union[TasksCame, CylinderFreed, PerEngineTaskDone, ReturnAsked, FinishAsked, CancelAsked]
+Event = TasksCame | CylinderFreed | PerEngineTaskDone | ReturnAsked | FinishAsked | CancelAsked
 
 # Commands.
 
@@ -114,7 +114,7 @@ class Leave:
     """Send what is not reported yet, say goodbye and end."""
 
 
-Command = Union[StartTask, StartPerEngineTask, TellReady, ReturnTasks, EndRunning, Leave]
+Command = StartTask | StartPerEngineTask | TellReady | ReturnTasks | EndRunning | Leave
 
 
 class RosterError(Exception):

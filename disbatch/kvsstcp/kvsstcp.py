@@ -166,7 +166,7 @@ def _do_nothing(_number: int, _frame: object) -> None:
 def _announce(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     """Tell those who are to use the server where it is. Raises OSError."""
     if options.address_file is not None:
-        with open(options.address_file, "w", encoding="utf-8") as file:  # noqa: PTH123 - pathlib takes long to import
+        with open(options.address_file, "w", encoding="utf-8") as file:
             file.write(f"{environment[HOST_VARIABLE]}:{environment[PORT_VARIABLE]}\n")
     names = [name for name in (HOST_VARIABLE, PORT_VARIABLE, SECRET_VARIABLE) if name in environment]
     exports = "".join(f"export {name}={shlex.quote(environment[name])}\n" for name in names)
@@ -182,7 +182,7 @@ def _announce(options: argparse.Namespace, environment: Mapping[str, str]) -> No
 def _log_stream(path: str | None) -> TextIO:
     if path is None:
         return os.fdopen(os.dup(2), "w", encoding="utf-8")
-    return open(path, "a", encoding="utf-8")  # noqa: PTH123 - as above
+    return open(path, "a", encoding="utf-8")
 
 
 def _logger(stream: TextIO) -> Callable[[str], None]:
