@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.support import Workplace
 from tests.hosts import Hosts, LoopbackSshd, not_here, why_no_hosts, why_no_sshd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -41,3 +43,14 @@ def loopback_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback
         not_here(reason)
     with LoopbackSshd(tmp_path_factory.mktemp("sshd")) as server:
         yield server
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[Workplace]:
+    """A place to run disbatch in; whatever a test is about, it fails when something of its runs stays alive."""
+    workplace = Workplace(tmp_path)
+    try:
+        yield workplace
+        workplace.await_silence()
+    finally:
+        workplace.close()
