@@ -19,8 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _play(given)
     except DisbatchError as error:
-        hint = f"\n          {error.hint}" if error.hint else ""
-        print(f"disbatch: error: {error.message}{hint}", file=sys.stderr)
+        print(f"disbatch: error: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED

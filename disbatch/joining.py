@@ -6,7 +6,6 @@ What the two have in common before either knows what it is for.
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from disbatch.errors import DisbatchError, DriverUnreachableError
@@ -54,8 +53,3 @@ def open_log(path: str, level: str) -> logging.Logger:
     logger.setLevel(level)
     logging.raiseExceptions = False  # a log that cannot be written to must not disturb the run
     return logger
-
-
-def disbatch_command() -> tuple[str, ...]:
-    """Command that starts disbatch with this Python from any directory, installed or from a checkout, PATH or none."""
-    return sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")

@@ -16,7 +16,7 @@ from disbatch import __version__
 from disbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 SSH_NODES_VARIABLE = "DISBATCH_SSH_NODELIST"
 LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
@@ -83,6 +83,17 @@ def ssh_nodes(text: str) -> tuple[SshNode, ...]:
     if not nodes:
         raise ValueError("it names no host; write HOST:N, for example localhost:4")
     return tuple(nodes)
+
+
+def ssh_nodes_of_environment(environment: Mapping[str, str]) -> tuple[SshNode, ...]:
+    """Nodes that the environment names; raises `UsageError` when it names none, or in a form that cannot be read."""
+    text = environment.get(SSH_NODES_VARIABLE, "")
+    if not text:
+        raise UsageError("no resources to run on", "name hosts and their cores, for example -s localhost:4")
+    try:
+        return ssh_nodes(text)
+    except ValueError as error:
+        raise UsageError(f"{SSH_NODES_VARIABLE}: {error}") from error
 
 
 def address(text: str) -> Address:

@@ -8,17 +8,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from disbatch import __version__, messages, options
 from disbatch.contexts import base, ssh
-from disbatch.errors import DisbatchError, DriverUnreachableError, ExitStatus, UsageError
+from disbatch.errors import DisbatchError, DriverUnreachableError, ExitStatus
 from disbatch.eventloop import EventLoop
-from disbatch.joining import connect, disbatch_command, open_log
+from disbatch.joining import connect, open_log
+from disbatch.launching import Launched, disbatch_command
 from disbatch.mailbox import Mailbox
 from disbatch.runfiles import RunFiles
 
@@ -34,19 +33,6 @@ ANSWER_PATIENCE = 60.0
 LAUNCHER_PATIENCE = 12.0
 """Seconds from TERM to KILL for the processes that started engines: an engine that ends its tasks needs its time."""
 
-LAST_WORDS = 400
-"""Bytes at the end of what a launcher printed that are looked at for why it ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Launched:
-    """A process started for an engine, and where in its output file its own output begins."""
-
-    process: subprocess.Popen[bytes]
-    node: str
-    output: str
-    output_start: int
-
 
 class Context:
     """One context, from its offer to its leaving."""
@@ -58,7 +44,7 @@ class Context:
         self._token = os.urandom(8).hex()
         self._log: logging.Logger | None = None
         self._offers: tuple[messages.NodeOffer, ...] = ()
-        self._launched: dict[int, _Launched] = {}
+        self._launched: dict[int, Launched] = {}
         self._rank: int | None = None
         self._exit_status: int | None = None
         self._mailbox = Mailbox(
@@ -99,7 +85,7 @@ class Context:
         return self._exit_status
 
     def _lay_out(self) -> tuple[messages.NodeOffer, ...]:
-        hosts = self._asked.nodes or _hosts_from_environment()
+        hosts = self._asked.nodes or options.ssh_nodes_of_environment(os.environ)
         return base.lay_out(ssh.nodes_of(hosts), self._asked.cpus_per_task, self._asked.tasks_per_node)
 
     # What comes from the driver.
@@ -137,17 +123,10 @@ class Context:
         local = [*disbatch_command(), options.ENGINE_ROLE, *options.arguments_for(joining, ["run", "kvs"])]
         command = ssh.engine_command(node, here, local, self._files.script, only_engine)
         self._note(f"engine {rank} on {node}: {command}")
-        output = self._files.engine_output(label, node)
         try:
-            with open(output, "ab") as file:
-                start = file.tell()
-                process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-                )
-        except OSError as error:
-            self._mailbox.send(messages.EngineProcessEnded(rank, error.errno or 1, f"{command[0]}: {error.strerror}"))
-            return
-        self._launched[rank] = _Launched(process, node, output, start)
+            self._launched[rank] = Launched(command, self._files.engine_output(label, node))
+        except DisbatchError as error:
+            self._mailbox.send(messages.EngineProcessEnded(rank, ExitStatus.FAILED, str(error)))
 
     def _driver_lost(self, reason: str) -> None:
         if self._rank is None:
@@ -168,11 +147,12 @@ class Context:
 
     def _reap(self) -> None:
         for rank, launched in list(self._launched.items()):
-            return_code = launched.process.poll()
+            return_code = launched.return_code()
             if return_code is not None:
                 del self._launched[rank]
-                words = _last_words(launched.output, launched.output_start)
-                self._note(f"engine {rank} on {launched.node} ended with {return_code} {words}")
+                words = launched.last_words()
+                launched.clear_away()
+                self._note(f"engine {rank} ended with {return_code} {words}")
                 self._mailbox.send(messages.EngineProcessEnded(rank, return_code, words))
         self._leave_if_done()
 
@@ -186,7 +166,7 @@ class Context:
 
     def _end_launcher(self, rank: int) -> None:
         if rank in self._launched:
-            _signal_group(self._launched[rank].process.pid, signal.SIGTERM)
+            self._launched[rank].signal(signal.SIGTERM)
 
     def _end_all(self) -> None:
         for rank in self._launched:
@@ -196,7 +176,7 @@ class Context:
 
     def _kill_launchers(self) -> None:
         for launched in self._launched.values():
-            _signal_group(launched.process.pid, signal.SIGKILL)
+            launched.signal(signal.SIGKILL)
 
     def _fail(self, reason: str) -> None:
         """End without having joined; once the driver has admitted the context this has no effect."""
@@ -209,41 +189,12 @@ class Context:
             self._log.info("%s", text)
 
 
-def _hosts_from_environment() -> tuple[options.SshNode, ...]:
-    """Hosts that the environment names; raises `UsageError` when it names none, or in a form that cannot be read."""
-    text = os.environ.get(options.SSH_NODES_VARIABLE, "")
-    if not text:
-        raise UsageError("no resources to run on", "name hosts and their cores, for example -s localhost:4")
-    try:
-        return options.ssh_nodes(text)
-    except ValueError as error:
-        raise UsageError(f"{options.SSH_NODES_VARIABLE}: {error}") from error
-
-
 def _names_of_this_machine(nodes: Sequence[str]) -> frozenset[str]:
     name = os.uname().nodename
     short = name.partition(".")[0]
     # A look-up that may take seconds, for the one case where it can make a difference.
     needs_full_name = any(node.startswith(f"{short}.") for node in nodes)
     return ssh.names_of_this_machine(name, socket.getfqdn() if needs_full_name else name)
-
-
-def _last_words(path: str, start: int) -> str:
-    """Last line of what was printed to the file from `start` on, shortened."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(start, file.seek(0, os.SEEK_END) - LAST_WORDS))
-            lines = file.read().decode(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return lines[-1].strip() if lines else ""
-
-
-def _signal_group(group: int, number: signal.Signals) -> None:
-    try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        return
 
 
 def main(arguments: Sequence[str], program: str) -> int:

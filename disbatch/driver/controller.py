@@ -416,6 +416,8 @@ class Controller:
 
     def _engine_came(self, event: messages.EngineCame) -> None:
         engine = self.fleet.engine(event.engine_rank)
+        if engine is not None and engine.can_hear:
+            return  # an answer would reach the engine that is here already, under the same key
         if engine is None or engine.stage is not Stage.EXPECTED or self.phase is not Phase.WORKING:
             refusal = messages.EngineRefused("the run is over, or does not expect this engine")
             self._do(events.SendToEngine(event.engine_rank, refusal))

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from disbatch import messages, statusfile
+from disbatch import descriptors, messages, statusfile
 from disbatch.driver import events
 from disbatch.errors import DisbatchError, ExitStatus, MessageError
 from disbatch.kvsstcp import wire
 from disbatch.kvsstcp.server import Server
+from disbatch.launching import Launched
 
 if TYPE_CHECKING:
     import logging
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from disbatch.driver.recorder import Recorder
     from disbatch.eventloop import EventLoop
 
+DESCRIPTORS = 65536
+"""Connections that the driver makes room for, as far as the system lets it: one for each engine."""
+
 FAREWELL_LIMIT = 2.0
 """Seconds that the last messages may take to be sent."""
-
-LAST_WORDS = 400
-"""Bytes at the end of what the driver's own context printed that are looked at for why it ended."""
 
 EXIT_STATUS_OF_SIGNAL = {
     signal.SIGINT: ExitStatus.INTERRUPTED,
@@ -76,10 +76,11 @@ class DriverLoop:
         self._feeder: Feeder | None = None
         self._inbox: deque[events.Event] = deque()
         self._peers: dict[int, events.EngineLost | events.ContextLost] = {}
-        self._context_process: subprocess.Popen[bytes] | None = None
+        self._context_process: Launched | None = None
         self._host = os.uname().nodename
         self._pid = os.getpid()
         self._end: events.EndRun | None = None
+        self._former_limit = descriptors.make_room(DESCRIPTORS)
 
     def serve(self, listening: socket.socket, secret: bytes | None) -> None:
         """Open the key-value store of the run on a socket that listens already."""
@@ -137,10 +138,15 @@ class DriverLoop:
 
     def _remember(self, peer: int, message: messages.Message) -> None:
         """Know by its connection who has gone, when that breaks."""
+        loss: events.EngineLost | events.ContextLost
         if isinstance(message, messages.EngineCame):
-            self._peers[peer] = events.EngineLost(message.engine_rank)
+            loss = events.EngineLost(message.engine_rank)
         elif isinstance(message, messages.ContextCame):
-            self._peers[peer] = events.ContextLost(message.token)
+            loss = events.ContextLost(message.token)
+        else:
+            return
+        if loss not in self._peers.values():  # the first one is who it says; no end of another may pass for its own
+            self._peers[peer] = loss
 
     def _peer_gone(self, peer: int) -> None:
         lost = self._peers.pop(peer, None)
@@ -149,10 +155,11 @@ class DriverLoop:
 
     def _check_own_context(self) -> None:
         process = self._context_process
-        if process is not None and process.poll() is not None:
+        return_code = process.return_code() if process is not None else None
+        if process is not None and return_code is not None:
             self._context_process = None
-            words = _last_words(self._own_context.output)
-            self.happened(events.OwnContextEnded(process.returncode, words))
+            self.happened(events.OwnContextEnded(return_code, process.last_words()))
+            process.clear_away()
 
     # Commands.
 
@@ -206,18 +213,11 @@ class DriverLoop:
         own = self._own_context
         self._log.info("starting a context: %s", list(own.command))
         try:
-            with open(own.output, "wb") as output:
-                # A session of its own: a Ctrl-C on the terminal is for the driver to handle.
-                self._context_process = subprocess.Popen(
-                    own.command,
-                    env=own.environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
-        except OSError as error:
-            self.happened(events.OwnContextEnded(error.errno or 1, f"cannot start {own.command[0]}: {error.strerror}"))
+            self._context_process = Launched(
+                own.command, own.output, environment=own.environment, limit=self._former_limit
+            )
+        except DisbatchError as error:
+            self.happened(events.OwnContextEnded(ExitStatus.FAILED, str(error)))
 
     def _say_goodbye(self) -> None:
         assert self._server is not None  # noqa: S101 - `serve` comes before `run`
@@ -225,14 +225,5 @@ class DriverLoop:
         while self._server.unsent and self._loop.now() < deadline:
             self._turn(deadline - self._loop.now())
         self._server.close()
-
-
-def _last_words(path: str) -> str:
-    """Last line of what was printed to the file, shortened."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS))
-            lines = file.read().decode(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return lines[-1].strip() if lines else ""
+        if self._context_process is not None:
+            self._context_process.clear_away()

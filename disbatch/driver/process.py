@@ -18,10 +18,11 @@ from disbatch.driver.controller import Controller, Settings
 from disbatch.driver.feeder import EarlierRuns, Feeder
 from disbatch.driver.loop import DriverLoop, OwnContext
 from disbatch.driver.recorder import Recorder, make_room
-from disbatch.errors import DisbatchError, TaskFileError, UsageError
+from disbatch.errors import DisbatchError, TaskFileError
 from disbatch.eventloop import EventLoop
-from disbatch.joining import SECRET_VARIABLE, disbatch_command, open_log
+from disbatch.joining import SECRET_VARIABLE, open_log
 from disbatch.kvsstcp.endpoint import new_secret
+from disbatch.launching import disbatch_command
 from disbatch.runfiles import RunFiles
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str], program: Sequence[str]) -> int:
         description="Run a file of tasks, one bash command a line, over the cores of this machine and of other hosts.",
     )
     options.check_driver(asked)
-    hosts = asked.nodes or _hosts_from_environment()
+    hosts = asked.nodes or options.ssh_nodes_of_environment(os.environ)
     task_file = _open_task_file(asked.task_file)
     earlier = _earlier_runs(asked)
     files = RunFiles(_unique_id(asked))
@@ -99,8 +100,7 @@ def _run(
     finally:
         with suppress(FileNotFoundError):
             os.unlink(files.kvs_address)
-        _remove_if_empty(files.context_launch_log(os.getpid()))
-        recorder.close()
+        _close(recorder)
         loop.close()
     _sum_up(controller, files, resume_command, complete=end.complete)
     log.info("the run ends with status %d: %s; CPU %.3f s", end.exit_status, controller.counts, time.process_time())
@@ -108,16 +108,6 @@ def _run(
 
 
 # Before the run.
-
-
-def _hosts_from_environment() -> tuple[SshNode, ...]:
-    text = os.environ.get(options.SSH_NODES_VARIABLE, "")
-    if not text:
-        raise UsageError("no resources to run on", "name hosts and their cores, for example -s localhost:4")
-    try:
-        return options.ssh_nodes(text)
-    except ValueError as error:
-        raise UsageError(f"{options.SSH_NODES_VARIABLE}: {error}") from error
 
 
 def _open_task_file(path: str) -> int:
@@ -220,10 +210,11 @@ def _own_context(
 # After the run.
 
 
-def _remove_if_empty(path: str) -> None:
-    with suppress(OSError):
-        if os.path.getsize(path) == 0:
-            os.unlink(path)
+def _close(recorder: Recorder) -> None:
+    try:
+        recorder.close()
+    except DisbatchError as error:
+        _tell(str(error))
 
 
 def _sum_up(controller: Controller, files: RunFiles, resume_command: str, *, complete: bool) -> None:

@@ -34,6 +34,9 @@ NO_ERRNO = 200
 LINGERING_CHECK = 0.02
 """Seconds between two looks at whether process groups have ended that were told to."""
 
+LINGERING_SWEEP = 1.0
+"""Seconds between two looks at which of the process groups that commands left behind have ended by themselves."""
+
 _CHUNK = 1 << 16
 _PIPE_CAPACITY = 1 << 20  # the most that a process without privileges can give a pipe on Linux
 _KIBIBYTE = 1024  # what Linux counts ru_maxrss in
@@ -178,22 +181,36 @@ class Attempts(Generic[Owner]):
 
     def reap(self) -> None:
         """Take note of every child that has ended."""
-        while self._running:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
             if not pid:
                 return
             attempt = self._running.pop(pid, None)
             if attempt is None:
-                continue
+                continue  # left behind by a task, whose parent has ended; the engine is its subreaper
             attempt.elapsed = time.monotonic() - attempt.started
             attempt.return_code = os.waitstatus_to_exitcode(status)
             attempt.cpu_seconds = usage.ru_utime + usage.ru_stime
             attempt.peak_memory = usage.ru_maxrss * _KIBIBYTE
             if _signal_group(pid, 0):
-                self._lingering.add(pid)
+                self._remember_lingering(pid)
             self._drain(attempt)
             self._unreported.add(attempt)
             self._ended(attempt)
+
+    def _remember_lingering(self, group: int) -> None:
+        if not self._lingering:
+            self._loop.after(LINGERING_SWEEP, self._forget_ended_groups)
+        self._lingering.add(group)
+
+    def _forget_ended_groups(self) -> None:
+        """Keep the numbers of living groups alone: the system gives those of others to new processes one day."""
+        self._lingering = {group for group in self._lingering if _signal_group(group, 0)}
+        if self._lingering:
+            self._loop.after(LINGERING_SWEEP, self._forget_ended_groups)
 
     def _ended(self, attempt: _Attempt[Owner]) -> None:
         self._on_end(attempt.owner)

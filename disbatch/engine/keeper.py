@@ -2,8 +2,8 @@
 
 An engine that is killed cannot end its tasks. So the process that was started for it forks first: the child becomes
 the engine, the parent - the keeper - does nothing but wait for it and then kill every process that it left behind.
-Orphans of the engine, and whatever a task started in a session of its own, become the keeper's children, because it
-is their subreaper. The engine in turn ends when its keeper does. It must not know what an engine does.
+Both are subreapers: what a task leaves behind, even in a session of its own, becomes the engine's child, and the
+keeper's when the engine has gone. The engine in turn ends when its keeper does. It must not know what an engine does.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def fork_from_keeper() -> None:
     if child:
         _keep(child)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if os.getppid() != keeper:
         os._exit(1)

@@ -6,11 +6,11 @@ it (glibc before 2.26, and every Python built against one), `subprocess` does. I
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
 import signal
 from typing import TYPE_CHECKING, Protocol
+
+from disbatch import descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,14 +96,13 @@ def launcher() -> Launcher:
     return PosixSpawnLauncher() if session_by_posix_spawn() else SubprocessLauncher()
 
 
-def limiting(launch: Launcher, limit: tuple[int, int]) -> Launcher:
-    """Wrap a launcher so that what it starts has this (soft, hard) limit of open files, whatever this process has."""
+def limiting(launch: Launcher, limit: descriptors.Limit) -> Launcher:
+    """Wrap a launcher so that what it starts has this limit of open files, whatever this process has."""
 
     def launch_limited(command: bytes, environment: Mapping[bytes, bytes], stdout: int, stderr: int) -> int:
         pid = launch(command, environment, stdout, stderr)
         # posix_spawn cannot set limits; bash has hardly begun to read its command when it gets the one it should have.
-        with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+        descriptors.give_back(pid, limit)
         return pid
 
     return launch_limited

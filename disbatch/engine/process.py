@@ -6,14 +6,13 @@ A thin shell: `roster` decides, `perform` does. Everything happens in the turns 
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from disbatch import __version__, messages, options
+from disbatch import __version__, descriptors, messages, options
 from disbatch.engine import keeper, roster
 from disbatch.engine.attempts import Attempts
 from disbatch.engine.environment import TaskEnvironment
@@ -169,7 +168,7 @@ class Service:
         self._send = send
         self._log = log
         launch = launcher()
-        limit = _make_room_for_descriptors(environment.cylinders)
+        limit = descriptors.make_room(environment.cylinders * DESCRIPTORS_PER_CYLINDER + DESCRIPTORS_BESIDES)
         if limit is not None:
             launch = limiting(launch, limit)
         self.attempts: Attempts[Owner] = Attempts(loop, launch, self._command_ended, self._outcome_known)
@@ -259,44 +258,16 @@ def _enter(directory: bytes) -> str:
     return ""
 
 
-def _make_room_for_descriptors(cylinders: int) -> tuple[int, int] | None:
-    """Raise the soft limit of open files where the pipes of that many tasks would not fit under it.
-
-    Gives back the (soft, hard) limit that was in force and that tasks are to have, None when nothing was changed.
-    """
-    needed = cylinders * DESCRIPTORS_PER_CYLINDER + DESCRIPTORS_BESIDES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return None
-    enough = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
-    return soft, hard
-
-
-def _keep_descriptors_from_tasks() -> None:
-    """See that a task inherits nothing but its three standard streams, and that these exist here."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:  # noqa: PLR2004 - standard error
-            try:
-                os.set_inheritable(int(name), False)
-            except OSError:
-                continue  # the descriptor that the listing itself used
-
-
 def main(arguments: Sequence[str]) -> int:
     """Be an engine; the exit status."""
     asked = options.parse(
         options.EngineRoleOptions, arguments, program="disbatch --engine", description="Runs the tasks of one node."
     )
     keeper.fork_from_keeper()
-    _keep_descriptors_from_tasks()
+    descriptors.keep_from_children()
     loop = EventLoop()
     Engine(asked, loop).run()
     loop.close()
+    keeper.kill_children()
     sys.stdout.flush()
     return 0

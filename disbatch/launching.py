@@ -1,0 +1,86 @@
+"""Starting another process of the run: in a session of its own, with a file that takes what it prints.
+
+What it prints is for the case that it fails before it can say so itself: its last words tell why.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from disbatch import descriptors
+from disbatch.errors import DisbatchError
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Mapping, Sequence
+
+    from disbatch.descriptors import Limit
+
+LAST_WORDS = 400
+"""Bytes at the end of what a process printed that are looked at for its last words."""
+
+
+def disbatch_command() -> tuple[str, ...]:
+    """Command that starts disbatch with this Python from any directory, installed or from a checkout, PATH or none."""
+    return sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+
+
+class Launched:
+    """A process that was started; it leads its own session, so that no Ctrl-C on the user's terminal reaches it.
+
+    Raises `DisbatchError` when it cannot be started. `environment` is this process's own where it is None; `limit` is
+    what the child is to have, see `descriptors`.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        output: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        limit: Limit | None = None,
+    ) -> None:
+        self._output = output
+        try:
+            with open(output, "ab") as file:
+                self._output_start = file.tell()
+                self._process = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise DisbatchError(f"cannot start {error.filename or command[0]}: {error.strerror}") from error
+        descriptors.give_back(self._process.pid, limit)
+
+    def return_code(self) -> int | None:
+        """Exit status (-n for signal n), None while it runs."""
+        return self._process.poll()
+
+    def last_words(self) -> str:
+        """Last line that it printed, shortened."""
+        try:
+            with open(self._output, "rb") as file:
+                file.seek(max(self._output_start, file.seek(0, os.SEEK_END) - LAST_WORDS))
+                lines = file.read().decode(errors="replace").strip().splitlines()
+        except OSError:
+            return ""
+        return lines[-1].strip() if lines else ""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to its process group; harmless when that has ended."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def clear_away(self) -> None:
+        """Remove the file that takes what it prints if nothing is in it."""
+        with suppress(OSError):
+            if os.path.getsize(self._output) == 0:
+                os.unlink(self._output)
