@@ -6,6 +6,15 @@ import anything of disbatch outside this package, and nor may any file beside it
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from disbatch.kvsstcp.client import KVSClient
+    from disbatch.kvsstcp.server import Server
+    from disbatch.kvsstcp.thread import KVSServer, KVSServerThread
+
+__all__ = ["KVSClient", "KVSServer", "KVSServerThread", "Server"]
+
 _HOMES = {"KVSClient": "client", "KVSServer": "thread", "KVSServerThread": "thread", "Server": "server"}
 
 

@@ -26,6 +26,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from disbatch.kvsstcp import auth
+from disbatch.kvsstcp.complaints import Complaints
 from disbatch.kvsstcp.endpoint import tune
 from disbatch.kvsstcp.store import Delivery, Store
 from disbatch.kvsstcp.wire import (
@@ -63,39 +64,6 @@ QUEUE_LIMIT = 64 * 1024**2
 """What may be queued for a client, in bytes, before the next answer ends its connection."""
 
 _HANG_UP: int = getattr(select, "POLLRDHUP", 0)  # elsewhere than on Linux poll() tells of a broken connection alone
-
-
-class Complaints:
-    """Lines to a log about what clients did wrong, few enough that strangers cannot fill a disk with them.
-
-    `burst` lines in each `window` (seconds); what was left out is counted in the first line of the next window.
-    """
-
-    def __init__(
-        self, log: Callable[[str], None] | None, clock: Callable[[], float], burst: int = 5, window: float = 60.0
-    ) -> None:
-        self._log = log
-        self._clock = clock
-        self._burst = burst
-        self._window = window
-        self._window_end = -1.0
-        self._written = 0
-        self._left_out = 0
-
-    def say(self, text: str) -> None:
-        """Write one line, or count it."""
-        if self._log is None:
-            return
-        now = self._clock()
-        if now >= self._window_end:
-            self._window_end = now + self._window
-            self._written = 0
-        if self._written >= self._burst:
-            self._left_out += 1
-            return
-        self._written += 1
-        left_out, self._left_out = self._left_out, 0
-        self._log(f"{text} ({left_out} more lines of this kind were left out)" if left_out else text)
 
 
 class _Listener:
@@ -208,7 +176,8 @@ class Server:
 
         A standing get: it takes its turn among the gets of clients for the same key. `peer` is the connection that put
         the value, None when that was the owner, or when the value lay in the store. What a handler raises comes out of
-        the call that put the value, or of the loop's `key.data(mask)`; that value counts as handed over.
+        the call that put the value, or of the loop's `key.data(mask)`; that value counts as handed over, and what else
+        the same client sent waits for its next bytes: an owner ends then.
         """
         listener = _Listener(key, handler)
         self._perform(self._store.get(listener, key), None)

@@ -51,7 +51,7 @@ requests = st.one_of(
 )
 
 
-def encode(request: Request) -> bytes:
+def encode(request: Request) -> bytes:  # noqa: PLR0911 - one for each request
     match request:
         case Put(key, tag, value):
             return encode_put(key, tag, value)
@@ -126,7 +126,9 @@ def test_lengths_are_read_leniently(field: bytes) -> None:
     assert parse([b"get_" + field + b"key"]) == ([Get(b"key")], "")
 
 
-@pytest.mark.parametrize("field", [b"          ", b"        -3", b"        +3", b"       1_0", b"         \n", b"      0x10"])
+@pytest.mark.parametrize(
+    "field", [b"          ", b"        -3", b"        +3", b"       1_0", b"         \n", b"      0x10"]
+)
 def test_a_length_that_is_no_number_is_named(field: bytes) -> None:
     assert parse([b"get_" + field]) == ([], f"bad length {field!r} of a key")
 

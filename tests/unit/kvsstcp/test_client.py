@@ -1,0 +1,270 @@
+"""`client`, `endpoint` and `thread`: against a server in a thread of the test, over loopback, without sleeps."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from disbatch.kvsstcp import KVSClient, KVSServer, KVSServerThread
+from disbatch.kvsstcp.client import DisconnectedError, HandshakeError, PickleRefusedError
+from disbatch.kvsstcp.dump import decode_snapshot
+from disbatch.kvsstcp.endpoint import AddressError, KVSError, client_environment, parse_address
+from disbatch.kvsstcp.wire import ReplyParser, encode_dump_reply, encode_get, encode_put, encode_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def server() -> Iterator[KVSServerThread]:
+    with KVSServerThread() as serving:
+        yield serving
+
+
+@pytest.fixture
+def client(server: KVSServerThread) -> Iterator[KVSClient]:
+    with KVSClient(server.cinfo, secret=server.secret) as connected:
+        yield connected
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "environment"),
+    [
+        ("h", 1, {}),
+        ("h", "1", {}),
+        (("h", 1), None, {}),
+        (("h", "1"), None, {}),
+        ("h:1", None, {}),
+        (b"h:1", None, {}),
+        (None, None, {"KVSSTCP_HOST": "h", "KVSSTCP_PORT": "1"}),
+    ],
+)
+def test_forms_of_an_address(host: str, port: int, environment: dict[str, str]) -> None:
+    assert parse_address(host, port, environment) == ("h", 1)
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert parse_address("[::1]:7", None, {}) == ("::1", 7)
+
+
+@pytest.mark.parametrize(
+    ("host", "port"), [("h", None), (":1", None), ("h", 0), ("h", 65536), ("h", "x"), ("h:", None)]
+)
+def test_what_is_no_address_is_named(host: str, port: int) -> None:
+    with pytest.raises(AddressError, match=host):
+        parse_address(host, port, {})
+
+
+def test_an_environment_without_an_address_is_named() -> None:
+    with pytest.raises(AddressError, match="KVSSTCP_HOST and KVSSTCP_PORT are not set"):
+        parse_address(None, None, {"KVSSTCP_HOST": "h"})
+
+
+@pytest.mark.parametrize(
+    ("value", "encoding", "raw"),
+    [
+        ("té", False, (b"ASTR", b"t\xc3\xa9")),
+        (b"\xff", False, (b"ASTR", b"\xff")),
+        (bytearray(b"b"), False, (b"ASTR", b"b")),
+        (17, False, (b"ASTR", b"17")),
+        ("[1]", "JSON", (b"JSON", b"[1]")),
+        (b"<p>", b"HTML", (b"HTML", b"<p>")),
+        ("x" * 100_000, False, (b"ASTR", b"x" * 100_000)),
+    ],
+)
+def test_encodings_of_raw_values(client: KVSClient, value: object, encoding: str, raw: tuple[bytes, bytes]) -> None:
+    client.put("k", value, encoding)
+    assert client.view("k", None) == raw
+    assert client.view("k", True) == raw[1]
+    assert client.get(b"k", False) == raw[1]
+
+
+def test_python_values_are_pickled_and_unpickled(client: KVSClient) -> None:
+    client.put("k", {"a": [1, None]})
+    assert client.view("k") == {"a": [1, None]}
+    assert client.get("k", False) == pickle.dumps({"a": [1, None]})
+
+
+@pytest.mark.parametrize("encoding", ["AST", "ASTRO", "é" * 4, 7, None])
+def test_an_encoding_of_another_length_is_refused(client: KVSClient, encoding: str) -> None:
+    with pytest.raises(TypeError, match="4 characters"):
+        client.put("k", "v", encoding)
+
+
+def test_the_secret_can_come_from_the_environment(server: KVSServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in server.env({}).items():
+        monkeypatch.setenv(name, value)
+    with KVSClient() as connected:
+        assert connected.proved
+
+
+def test_a_client_without_the_secret_is_told(server: KVSServerThread) -> None:
+    with pytest.raises(DisconnectedError, match="may ask for a secret, see KVSSTCP_SECRET"):
+        KVSClient(server.cinfo, secret=b"").dump()
+
+
+def test_a_client_with_another_secret_is_told(server: KVSServerThread) -> None:
+    with pytest.raises(HandshakeError, match="another secret, or none"):
+        KVSClient(server.cinfo, secret="6" * 64)
+
+
+def test_a_client_with_a_secret_does_not_speak_to_a_server_without() -> None:
+    with KVSServerThread(authenticate=False) as open_server, pytest.raises(HandshakeError, match="another secret, or"):
+        KVSClient(open_server.cinfo, secret="6" * 64)
+
+
+def test_a_server_that_does_not_know_the_secret_is_found_out() -> None:
+    def pretend() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(encode_reply(b"ASTR", b"a" * 64) + encode_reply(b"ASTR", b"b" * 64))
+            connection.recv(1000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=pretend)
+        thread.start()
+        with pytest.raises(HandshakeError, match="does not know the secret"):
+            KVSClient(listening.getsockname(), secret="5" * 64)
+        thread.join()
+
+
+def test_a_silent_server_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(HandshakeError, match="does not answer"):
+        KVSClient(listening.getsockname(), secret="5" * 64, connect_timeout=0.02)
+
+
+def test_no_server_at_all_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = listening.getsockname()
+    with pytest.raises(DisconnectedError, match=f"cannot connect to 127.0.0.1:{address[1]}: "):
+        KVSClient(*address)
+
+
+def test_pickles_of_an_unproved_server_are_refused_and_not_lost() -> None:
+    with KVSServerThread(authenticate=False) as open_server:
+        KVSClient(open_server.cinfo, secret="").put("k", 1)
+        with pytest.raises(PickleRefusedError, match="allow_pickle=True") as refused:
+            KVSClient(open_server.cinfo, secret="").get("k")
+        assert pickle.loads(refused.value.value) == 1  # noqa: S301
+        trusting = KVSClient(open_server.cinfo, secret="", allow_pickle=True)
+        trusting.put("k", 2)
+        assert trusting.get("k") == 2
+
+
+def test_a_get_that_times_out_leaves_nothing_behind(client: KVSClient) -> None:
+    with pytest.raises(TimeoutError, match=r"no value for 'k' within 0 s"):
+        client.get("k", False, timeout=0)
+    with pytest.raises(TimeoutError):
+        client.view("k", False, timeout=0)
+    assert client.dump()[1] == []
+    client.put("k", "1", False)
+    assert client.get("k", False, timeout=1) == b"1"
+
+
+def test_a_wait_goes_on_from_call_to_call(client: KVSClient) -> None:
+    assert client._get_nb("k", False, 0) is None
+    assert client._get_nb("k", False, 0) is None
+    with client.clone() as other:
+        assert other.dump()[1] == [(b"k", 1)]
+        other.put("k", "1", False)
+        assert client._get_nb("k", False, 10) == b"1"
+        assert client._view_nb("k", False, 0) is None
+        other.put("k", "2", False)
+        assert client._view_nb("k", False, 10) == b"2"
+
+
+def test_another_operation_ends_a_wait_and_loses_no_value(client: KVSClient) -> None:
+    assert client._get_nb("k", False, 0) is None
+    with client.clone() as other:
+        other.put("k", "1", False)
+        other.put("k", "2", False)
+        other.dump()  # so that the answer is on its way
+    assert client.dump()[2][-1][:2] == (b"k", 1)
+    assert client.get("k", False) == b"1"
+    assert client._get_nb("k", False, 1) == b"2"
+
+
+def test_a_value_that_came_too_late_goes_back_at_the_close(client: KVSClient) -> None:
+    with client.clone() as other:
+        assert other._get_nb("k", False, 0) is None
+        client.put("k", "1", False)
+        client.dump()
+    assert client.get("k", False, timeout=10) == b"1"
+
+
+def test_monitors(client: KVSClient) -> None:
+    client.monkey("m", "k:pg")
+    client.put("k", "1", False)
+    client.get("k", False)
+    assert [client.get("m", False), client.get("m", False)] == [b"p:k", b"g:k"]
+
+
+def test_waiting_clients_get_an_error_when_the_server_ends(server: KVSServerThread, client: KVSClient) -> None:
+    assert client._get_nb("k", False, 0) is None
+    with KVSClient(server.cinfo, secret=server.secret) as other:
+        other.shutdown()
+    assert server.join(10)
+    with pytest.raises(DisconnectedError):
+        client.get("k")
+    with pytest.raises(DisconnectedError, match="not connected"):
+        client.put("k", "v")
+
+
+def test_a_closed_client_can_connect_again(client: KVSClient) -> None:
+    client.close()
+    client.close()
+    client.connect()
+    client.put("k", 1)
+    assert client.get("k") == 1
+
+
+def test_a_socket_is_handed_over_ready_to_use(client: KVSClient) -> None:
+    with client.detach() as connected:
+        connected.sendall(encode_put(b"k", b"ASTR", b"1") + encode_get(b"k"))
+        parser, replies = ReplyParser(), list[tuple[bytes, bytes]]()
+        while not replies:
+            replies += parser.feed(connected.recv(100))
+        assert replies == [(b"ASTR", b"1")]
+    with pytest.raises(DisconnectedError):
+        client.dump()
+
+
+def test_a_socket_with_an_answer_outstanding_is_not_handed_over(client: KVSClient) -> None:
+    assert client._get_nb("k", False, 0) is None
+    with pytest.raises(KVSError, match="outstanding"):
+        client.detach()
+
+
+class _Dangerous:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("echo never",)
+
+
+@pytest.mark.parametrize("pickled", [pickle.dumps(_Dangerous()), pickle.dumps(KVSError("x")), b"", b"\xff", b"(" * 99])
+def test_a_snapshot_that_names_a_class_is_refused(pickled: bytes) -> None:
+    with pytest.raises(ValueError, match="no pickle of builtin types"):
+        decode_snapshot(pickled)
+
+
+def test_a_dump_of_a_dangerous_server_is_one_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connected = KVSClient(listening.getsockname(), secret="")
+        connection, _ = listening.accept()
+        with connection:
+            connection.sendall(encode_dump_reply(pickle.dumps(_Dangerous())))
+            with pytest.raises(KVSError, match="cannot be read"):
+                connected.dump()
+            connected.close()
+
+
+def test_the_environment_for_clients_holds_the_secret_only_if_there_is_one() -> None:
+    before = {"HOME": "/", "KVSSTCP_SECRET": "old"}
+    assert client_environment(("h", 7), None, before) == {"HOME": "/", "KVSSTCP_HOST": "h", "KVSSTCP_PORT": "7"}
+    assert client_environment(("h", 7), b"5", before)["KVSSTCP_SECRET"] == "5"
+    assert client_environment(("0.0.0.0", 7), None, {})["KVSSTCP_HOST"] != "0.0.0.0"
