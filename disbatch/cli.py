@@ -43,5 +43,9 @@ def _play(arguments: list[str]) -> int:
 
 def _program() -> tuple[str, ...]:
     """How the user has called this program, for messages that name a command to be typed."""
-    name = os.path.basename(sys.argv[0])
-    return ("python", "-m", "disbatch") if name == "__main__.py" else (name,)
+    path = sys.argv[0]
+    name = os.path.basename(path)
+    if name == "__main__.py":
+        return tuple(sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1])
+    folders = (folder for folder in os.get_exec_path() if os.path.exists(os.path.join(folder, name)))
+    return (name,) if next(folders, None) == os.path.dirname(path) else (path,)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 TAG = b"DBMP"
 """Encoding tag of a message in the key-value store."""
 
+_UNDECODABLE = "surrogateescape"
+"""How text holds bytes that are no UTF-8: file names, and with them a run's name, may have some."""
+
 _MessageType = TypeVar("_MessageType", bound=type)
 _encoders: dict[type, tuple[str, Callable[[Any], tuple[Any, ...]]]] = {}
 _decoders: dict[str, Callable[[Any], Any]] = {}
@@ -29,17 +32,17 @@ _decoders: dict[str, Callable[[Any], Any]] = {}
 
 def driver_key(run: str) -> bytes:
     """Key under which everybody's messages to the driver of `run` (its job id) are put."""
-    return f"disbatch {run} driver".encode()
+    return f"disbatch {run} driver".encode(errors=_UNDECODABLE)
 
 
 def context_key(run: str, token: str) -> bytes:
     """Key of a context, which names itself by a random token until the driver has given it a rank."""
-    return f"disbatch {run} context {token}".encode()
+    return f"disbatch {run} context {token}".encode(errors=_UNDECODABLE)
 
 
 def engine_key(run: str, rank: int) -> bytes:
     """Key of the engine with that rank."""
-    return f"disbatch {run} engine {rank}".encode()
+    return f"disbatch {run} engine {rank}".encode(errors=_UNDECODABLE)
 
 
 def _checked(kind: type | tuple[type, ...]) -> Callable[[Any], Any]:
@@ -64,7 +67,8 @@ def _phase(value: Any) -> Phase:  # noqa: ANN401 - anything may arrive
     try:
         return Phase(value)
     except ValueError as error:
-        raise MessageError(f"no such phase: {value!r}") from error
+        # Not the value itself: nested deeply enough, showing it fails.
+        raise MessageError(f"a {type(value).__name__} arrived that is no phase") from error
 
 
 _FIELD_DECODERS: dict[str, Callable[[Any], Any]] = {
@@ -383,7 +387,7 @@ def _encode_record(value: Any) -> Any:  # noqa: ANN401 - msgpack hands over what
 def encode(message: Message) -> bytes:
     """Bytes of a message."""
     name, values = _encoders[type(message)]
-    packed: bytes = msgpack.packb((name, *values(message)), default=_encode_record)
+    packed: bytes = msgpack.packb((name, *values(message)), default=_encode_record, unicode_errors=_UNDECODABLE)
     return packed
 
 
@@ -392,7 +396,7 @@ def decode(data: bytes, tag: bytes = TAG) -> Message:
     if tag != TAG:
         raise MessageError(f"a value with the tag {tag!r} came where a message was expected")
     try:
-        name, *values = msgpack.unpackb(data)
+        name, *values = msgpack.unpackb(data, unicode_errors=_UNDECODABLE)
         decode_fields = _decoders[name]
     except Exception as error:
         # msgpack documents ValueError for malformed input, but a hostile peer can make it raise several others.

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 SSH_NODES_VARIABLE = "DISBATCH_SSH_NODELIST"
+MOST_CORES = 100_000
+LEAST_CORES_PER_TASK = 0.001
+"""What lies beyond is a slip of the finger, and would have an engine make places for tasks until memory ends."""
 LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 CONTEXT_ROLE = "--context"
 ENGINE_ROLE = "--engine"
@@ -73,12 +76,16 @@ def ssh_nodes(text: str) -> tuple[SshNode, ...]:
     nodes = []
     for entry in filter(None, (part.strip() for part in text.split(","))):
         host, colon, count = entry.rpartition(":")
-        if not colon or not host:
-            raise ValueError(f"{entry!r} has no core count; write it as HOST:N, for example {entry.rstrip(':')}:4")
-        if any(character.isspace() for character in host) or host.startswith("-"):
+        if not colon:
+            raise ValueError(f"{entry!r} has no core count; write it as HOST:N, for example {f'{entry}:4'!r}")
+        if not host:
+            raise ValueError(f"{entry!r} names no host; write it as HOST:N, for example 'localhost:4'")
+        if not host.isprintable() or " " in host or host.startswith("-"):
             raise ValueError(f"{host!r} is no host name")
         if not (count.isascii() and count.isdigit()) or int(count) == 0:
             raise ValueError(f"the core count of {host!r} must be a whole number of at least 1, not {count!r}")
+        if int(count) > MOST_CORES:
+            raise ValueError(f"the core count of {host!r} may be {MOST_CORES} at most, not {count}")
         nodes.append(SshNode(host, int(count)))
     if not nodes:
         raise ValueError("it names no host; write HOST:N, for example localhost:4")
@@ -111,6 +118,8 @@ def _cores(text: str) -> float:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"it must be a number above 0, not {text!r}")
+    if value < LEAST_CORES_PER_TASK:
+        raise ValueError(f"it must be at least {LEAST_CORES_PER_TASK}, not {text!r}")
     return value
 
 
@@ -242,7 +251,9 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose complaint is one line, raised instead of printed."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, f"see {self.prog} --help")
+        # Some of argparse's messages hold the user's words as they are, line ends included.
+        shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in message)
+        raise UsageError(shown, f"see {self.prog} --help")
 
 
 def parser(options: type, program: str, description: str) -> argparse.ArgumentParser:
@@ -330,6 +341,8 @@ def check_driver(options: DriverOptions) -> None:
                 raise UsageError(f"{flag} needs -r STATUSFILE", "name the status file of the run to resume")
 
 
-def resume_command(program: Sequence[str], arguments: Sequence[str], status_file: str) -> str:
-    """Shell command that goes on where a run left off: the same arguments, and its status file besides."""
-    return shlex.join([*program, *arguments, "-r", status_file])
+def resume_command(program: Sequence[str], arguments: Sequence[str], status_files: Sequence[str]) -> str:
+    """Shell command that goes on where a run left off: the same arguments, and its status files besides."""
+    resume = [word for path in status_files for word in ("-r", f"./{path}" if path.startswith("-") else path)]
+    # Behind a `--` an option is none.
+    return shlex.join([*program, *resume, *arguments] if "--" in arguments else [*program, *arguments, *resume])

@@ -48,7 +48,7 @@ def lay_out(nodes: Sequence[Node], cpus_per_task: float | None, tasks_per_node: 
     if not offers:
         largest = max(node.cores for node in nodes)
         raise ResourceError(
-            f"no node has the {cpus_per_task:g} cores that a task needs; the largest has {largest}",
+            f"no node has the {cpus_per_task or 1:g} cores that a task needs; the largest has {largest}",
             "lower -c, or name hosts with more cores",
         )
     return tuple(offers)

@@ -23,7 +23,7 @@ from disbatch.runfiles import RunFiles
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from disbatch.options import ContextRoleOptions
 
@@ -103,7 +103,8 @@ class Context:
             self._note("the run ends")
             for rank in message.abandoned:
                 self._end_launcher(rank)
-            self._loop.after(LAUNCHER_PATIENCE, self._kill_launchers)
+            # The others are not hurried: their STOP commands take what they take, and the driver knows of each.
+            self._loop.after(LAUNCHER_PATIENCE, partial(self._kill_launchers, message.abandoned))
             self._leave_if_done()
 
     def _be_admitted(self, admission: messages.ContextAdmitted) -> None:
@@ -143,7 +144,7 @@ class Context:
             self._fail(f"got {number.name}")
             return
         self._mailbox.send(messages.ContextToldToEnd(self._rank))
-        self._loop.after(LAUNCHER_PATIENCE, self._kill_launchers)
+        self._loop.after(LAUNCHER_PATIENCE, partial(self._kill_launchers, self._launched.keys()))
 
     def _reap(self) -> None:
         for rank, launched in list(self._launched.items()):
@@ -171,12 +172,13 @@ class Context:
     def _end_all(self) -> None:
         for rank in self._launched:
             self._end_launcher(rank)
-        self._loop.after(LAUNCHER_PATIENCE, self._kill_launchers)
+        self._loop.after(LAUNCHER_PATIENCE, partial(self._kill_launchers, self._launched.keys()))
         self._leave_if_done()
 
-    def _kill_launchers(self) -> None:
-        for launched in self._launched.values():
-            launched.signal(signal.SIGKILL)
+    def _kill_launchers(self, ranks: Collection[int]) -> None:
+        for rank in ranks:
+            if rank in self._launched:
+                self._launched[rank].signal(signal.SIGKILL)
 
     def _fail(self, reason: str) -> None:
         """End without having joined; once the driver has admitted the context this has no effect."""

@@ -34,9 +34,10 @@ def listen(wanted: Address | None) -> socket.socket:
             except OSError:
                 pass  # a kernel that knows IPv6 and has it switched off
         return socket.create_server(("", port), backlog=_BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a text that no host name can be
+        reason = getattr(error, "strerror", None) or error
         raise DisbatchError(
-            f"cannot listen at {wanted or 'any address'}: {error.strerror or error}",
+            f"cannot listen at {wanted or 'any address'}: {reason}",
             "--use-address HOST:PORT takes a name or address of this machine; port 0 is any free one",
         ) from error
 
@@ -64,7 +65,7 @@ def _leads_elsewhere(name: str) -> bool:
     """Whether every address that a host name has here is one that other hosts can use."""
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):
         return False
     return not any(str(entry[4][0]).startswith(_OF_NO_USE_TO_OTHERS) for entry in found)
 
@@ -76,5 +77,5 @@ def _own_address_towards(host: str) -> str | None:
         with socket.socket(family, kind) as probe:
             probe.connect(at)
             return str(probe.getsockname()[0])
-    except OSError:
+    except (OSError, UnicodeError):
         return None

@@ -290,6 +290,7 @@ class Controller:
                 self.fleet.free_cylinder(engine, task_id)
 
     def _tasks_ended(self, event: messages.TasksEnded) -> None:
+        interrupted = []
         for report in event.reports:
             task, engine = self._outstanding.get(report.task_id, (None, None))
             if task is None or engine is None or engine.rank != event.engine_rank:
@@ -297,9 +298,11 @@ class Controller:
             del self._outstanding[report.task_id]
             self.fleet.release(engine, report.task_id, report.outcome.elapsed)
             if report.outcome.interrupted and self.phase is Phase.WORKING:
-                self._give_back([task])
-                continue
-            self._record(task, engine, report)
+                interrupted.append(task)
+            else:
+                self._record(task, engine, report)
+        if self.phase is Phase.WORKING:
+            self._give_back(interrupted)
 
     def _record(self, task: Task, engine: Engine, report: messages.TaskReport) -> None:
         outcome = report.outcome
@@ -332,9 +335,16 @@ class Controller:
             self._stop(ExitStatus.FAILED, f"{what} failed with return code {return_code}; --fail-fast ends the run")
 
     def _give_back(self, tasks: list[Task]) -> None:
-        """Put tasks at the head of the list, where they came from, in their order."""
-        in_order = sorted(tasks, key=lambda task: task.task_id)
-        self._backlog.extendleft(reversed(in_order))
+        """Put tasks at the head of the list, where they came from, in their order and that of those there already."""
+        if not tasks:
+            return
+        last = max(task.task_id for task in tasks)
+        backlog = self._backlog
+        while backlog and isinstance(item := backlog[0], Task) and item.task_id < last:
+            tasks.append(item)
+            backlog.popleft()
+        tasks.sort(key=lambda task: task.task_id, reverse=True)
+        backlog.extendleft(tasks)
 
     # Contexts.
 

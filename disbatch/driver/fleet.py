@@ -149,7 +149,7 @@ class Fleet:
         """Take a context in, with an expected engine for each node that it offers."""
         rank = len(self.contexts)
         label = came.label or f"{came.system}{rank}"
-        if any(context.label == label for context in self.contexts):
+        while any(context.label == label for context in self.contexts):
             label = f"{label}_{rank}"  # two contexts with one label would write to the same files
         first = len(self.engines)
         for number, offer in enumerate(came.nodes, first):

@@ -102,6 +102,8 @@ class DriverLoop:
         """Go through the run to its end."""
         self._feeder = feeder
         for number, exit_status in EXIT_STATUS_OF_SIGNAL.items():
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # `nohup` wants the run to outlive its terminal
             self._loop.on_signal(number, partial(self.happened, events.SignalCame(number.name, exit_status)))
         self._loop.on_signal(signal.SIGCHLD, self._check_own_context)
         self._perform(self._controller.begin())
@@ -122,7 +124,8 @@ class DriverLoop:
         now = time.time()
         while self._inbox:
             commands += self._controller.handle(self._inbox.popleft(), now)
-        self._perform(commands)
+        if commands:  # or a status file that cannot be written would be tried again, and complained of, without a pause
+            self._perform(commands)
 
     # Events.
 
@@ -132,9 +135,12 @@ class DriverLoop:
         except MessageError as error:
             self._log.warning("ignored what peer %s sent: %s", peer, error)
             return
+        if not isinstance(message, messages.ToDriver):
+            self._log.warning("ignored what peer %s sent: %s is not for the driver", peer, type(message).__name__)
+            return
         if peer is not None:
             self._remember(peer, message)
-        self.happened(message)  # type: ignore[arg-type] # what is not for the driver is refused just below
+        self.happened(message)
 
     def _remember(self, peer: int, message: messages.Message) -> None:
         """Know by its connection who has gone, when that breaks."""

@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from disbatch import __version__, options, runfiles, statusfile
@@ -26,7 +27,7 @@ from disbatch.launching import disbatch_command
 from disbatch.runfiles import RunFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from disbatch.options import ContextOptions, DriverOptions, SshNode
 
@@ -48,14 +49,7 @@ def main(arguments: Sequence[str], program: Sequence[str]) -> int:
     earlier = _earlier_runs(asked)
     files = RunFiles(_unique_id(asked))
     try:
-        return _run(
-            asked,
-            files,
-            hosts,
-            task_file,
-            earlier,
-            options.resume_command(program, arguments, os.path.relpath(files.status)),
-        )
+        return _run(asked, files, hosts, task_file, earlier, partial(options.resume_command, program, arguments))
     except OSError as error:
         raise DisbatchError(f"{error.filename or files.unique_id}: {error.strerror}") from error
 
@@ -66,18 +60,19 @@ def _run(
     hosts: Sequence[SshNode],
     task_file: int,
     earlier: EarlierRuns | None,
-    resume_command: str,
+    resume_command: Callable[[Sequence[str]], str],
 ) -> int:
     """Make the run's files, go through the run, clear away what is of no use after it."""
     _check_directory(files.directory)
     listening = address.listen(asked.use_address)
     port = listening.getsockname()[1]
     secret = None if asked.insecure_kvs else new_secret()
+    # Before anything of an earlier run of this name is touched: a mistake here must not change what -r reads next time.
+    log = open_log(asked.log_file or files.driver_log, asked.log_level)
     aside = make_room(files.status)
     recorder = Recorder(files.status)
     if asked.status_header:
         recorder.add(statusfile.HEADER)
-    log = open_log(asked.log_file or files.driver_log, asked.log_level)
     log.info("disbatch %s, pid %d: %s", __version__, os.getpid(), sys.argv)
     public = address.advertised(asked.use_address, port, [host.host for host in hosts])
     _write_script(files, asked, public, secret)
@@ -102,7 +97,10 @@ def _run(
             os.unlink(files.kvs_address)
         _close(recorder)
         loop.close()
-    _sum_up(controller, files, resume_command, complete=end.complete)
+    # A run that is cut short may not have got to every line that it had resumed from.
+    resumed_from = [aside] if aside is not None and earlier is not None else []
+    status_files = [os.path.relpath(path) for path in (*resumed_from, files.status)]
+    _sum_up(controller, files, resume_command(status_files), complete=end.complete)
     log.info("the run ends with status %d: %s; CPU %.3f s", end.exit_status, controller.counts, time.process_time())
     return end.exit_status
 
@@ -112,6 +110,8 @@ def _run(
 
 def _open_task_file(path: str) -> int:
     if path == "-":
+        if sys.stdin is None:
+            raise TaskFileError("cannot read tasks from standard input: it is closed", "give it a file or a pipe")
         return sys.stdin.fileno()
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -230,7 +230,7 @@ def _sum_up(controller: Controller, files: RunFiles, resume_command: str, *, com
     if counts.interrupted:
         parts.append(f"{counts.interrupted} interrupted")
     _tell(f"{', '.join(parts)}; status file: {os.path.relpath(files.status)}")
-    if not complete:
+    if not complete and counts.finished + counts.skipped + counts.interrupted:
         _tell(f"to go on where this run left off: {resume_command}")
 
 

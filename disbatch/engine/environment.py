@@ -34,10 +34,9 @@ class TaskEnvironment:
     """
 
     def __init__(self, base: Mapping[bytes, bytes], settings: EngineAdmitted, engine_rank: int) -> None:
-        resources = shared_resources(settings.environment_resources, base)
+        common = {name: value for name, value in base.items() if name != SECRET_VARIABLE}
+        resources = shared_resources(settings.environment_resources, common)
         self.cylinders = min([settings.cylinders, *map(len, resources.values())])
-        common = dict(base)
-        common.pop(SECRET_VARIABLE, None)
         common[b"DISBATCH_JOBID"] = settings.job.encode(errors="surrogateescape")
         common[b"DISBATCH_NAMETASKS"] = settings.task_source.encode(errors="surrogateescape")
         common[b"DISBATCH_CORES_PER_TASK"] = b"%d" % settings.cores_per_cylinder

@@ -66,15 +66,19 @@ class SubprocessLauncher:
 
     def __call__(self, command: bytes, environment: Mapping[bytes, bytes], stdout: int, stderr: int) -> int:
         """See `Launcher`."""
-        process = self._popen(
-            (BASH, b"-c", command),
-            env=environment,
-            stdin=self._null,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-            restore_signals=True,
-        )
+        mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())  # `subprocess` hands on the one that it finds
+        try:
+            process = self._popen(
+                (BASH, b"-c", command),
+                env=environment,
+                stdin=self._null,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                restore_signals=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # The engine reaps its children itself: without a return code the object would warn and try to when it goes.
         process.returncode = 0
         return process.pid

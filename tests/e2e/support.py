@@ -13,7 +13,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_type_hints
 from uuid import uuid4
 
 if TYPE_CHECKING:
@@ -71,15 +71,14 @@ def status_line(line: str) -> StatusLine:
     """Parse a line of a status file; fails where it is not what section 6 of the behaviour says."""
     fields = line.split("\t", 14)
     assert len(fields) == 15, line
-    types = StatusLine.__annotations__
-    convert = {"str": str, "int": int, "float": float}
-    return StatusLine(*(convert[types[name]](field) for name, field in zip(types, fields, strict=True)))
+    types = get_type_hints(StatusLine).values()
+    return StatusLine(*(of_type(field) for of_type, field in zip(types, fields, strict=True)))
 
 
 def read_status(path: Path) -> list[StatusLine]:
     """All lines of a status file that has no header, in their order."""
     text = path.read_bytes().decode()
-    assert text == "" or text.endswith("\n"), "a torn last line"
+    assert not text or text.endswith("\n"), "a torn last line"
     return [status_line(line) for line in text.split("\n")[:-1]]
 
 
@@ -203,8 +202,8 @@ class Workplace:
         return path
 
     def status(self, name: str = "tasks") -> list[StatusLine]:
-        """Lines of that file."""
-        return read_status(self.status_file(name))
+        """Lines of that file, none before it is there."""
+        return read_status(self.status_file(name)) if any(self.directory.glob(f"{name}_*_status.txt")) else []
 
     def text(self, name: str) -> str:
         """Content of a file in the directory, of nothing when there is none."""

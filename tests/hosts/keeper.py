@@ -66,7 +66,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, reap)
     if plan["service"]:
         subprocess.Popen(plan["service"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    print(pid_seen_by_owner, flush=True)  # noqa: T201 - the protocol with the owner
+    print(pid_seen_by_owner, flush=True)
     sys.stdin.buffer.read()
     if os.getpid() != 1:
         end_descendants()

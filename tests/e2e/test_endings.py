@@ -1,0 +1,440 @@
+"""However a run ends, its status file is complete, its exit status is right, and nothing of it stays alive."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shlex
+import signal
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.support import AFTER_KILL, DISBATCH, PATIENCE, eventually, finish
+
+if TYPE_CHECKING:
+    from tests.e2e.support import Workplace
+
+SIGNALS = pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+
+LONG = "touch begun.$DISBATCH_TASKID; sleep 300; true"
+"""A task that is there to be ended. The `true` keeps bash from becoming the sleep."""
+
+DEAF = "trap '' TERM; touch begun.$DISBATCH_TASKID; sleep 300; sleep 300"
+
+LEAVES_MUCH_BEHIND = (
+    "sleep 300 & setsid sleep 300 & (setsid bash -c 'trap \"\" TERM HUP INT; sleep 300; true' &);"
+    " setsid nohup sleep 300 > /dev/null 2>&1 < /dev/null & touch begun.$DISBATCH_TASKID; sleep 300; true"
+)
+"""A task with a process in its own group, two in sessions of their own, one of them deaf, and a daemon."""
+
+ALL_KINDS = [LEAVES_MUCH_BEHIND, DEAF, LONG]
+
+
+def begin_all_kinds(work: Workplace) -> subprocess.Popen[bytes]:
+    """Start a run with a task of each kind, and return when all have begun."""
+    run = begin(work, *ALL_KINDS, slots=3)
+    for task in range(3):
+        work.await_file(f"begun.{task}")
+    return run
+
+
+def begin(work: Workplace, *lines: str, options: tuple[str, ...] = (), slots: int = 2) -> subprocess.Popen[bytes]:
+    """Start a run, and return when its first task has begun."""
+    process = work.start("-s", f"localhost:{slots}", *options, work.write("tasks", *lines).name)
+    work.await_file("begun.0")
+    return process
+
+
+# Of its own accord.
+
+
+def test_a_failed_task_alone_does_not_fail_the_run(work: Workplace) -> None:
+    assert work.run_tasks("exit 3", "true").returncode == 0
+
+
+def test_exit_code_option_tells_of_failed_tasks(work: Workplace) -> None:
+    done = work.run_tasks("exit 3", "true", options=["-e"])
+    assert done.returncode == 1
+    assert "2 tasks finished, 1 failed" in done.stderr
+    assert len(work.status()) == 2
+
+
+def test_exit_code_option_is_silent_when_all_went_well(work: Workplace) -> None:
+    assert work.run_tasks("true", "true", options=["-e"]).returncode == 0
+
+
+@pytest.mark.parametrize("phase", ["START", "STOP"])
+def test_a_failed_per_engine_command_counts_for_exit_code(work: Workplace, phase: str) -> None:
+    done = work.run_tasks(f"#DISBATCH PERENGINE {phase} exit 4", "true", options=["-e"])
+    assert done.returncode == 1
+    assert sorted((line.flags, line.return_code) for line in work.status()) == [("    ", 0), ("R  P", 4)]
+
+
+def test_fail_fast_interrupts_what_runs_and_starts_no_more(work: Workplace) -> None:
+    done = work.run_tasks(
+        "#DISBATCH PERENGINE STOP touch stopped",
+        LONG,
+        "until [ -e begun.0 ]; do sleep 0.01; done; exit 5",
+        *["touch too_much"] * 50,
+        options=["-f"],
+    )
+    assert done.returncode == 1
+    assert "task 1 (line 3) failed with return code 5" in done.stderr
+    lines = sorted((line.task_id, line.flags[0], line.flags[3]) for line in work.status())
+    assert lines == [(0, " ", "P"), (0, "R", "Z"), (1, "R", " ")]
+    assert not (work.directory / "too_much").exists()
+    assert (work.directory / "stopped").exists()
+
+
+def test_fail_fast_heeds_per_engine_commands(work: Workplace) -> None:
+    done = work.run_tasks("#DISBATCH PERENGINE START exit 6", "touch too_much; sleep 300", options=["-f"])
+    assert done.returncode == 1
+    assert "PERENGINE START command in line 1 on localhost failed with return code 6" in done.stderr
+    assert work.status()[0].flags == "R  P"
+
+
+def test_a_failed_check_ends_the_run_at_its_barrier(work: Workplace) -> None:
+    done = work.run_tasks(
+        "#DISBATCH PERENGINE STOP touch stopped",
+        "false",
+        "sleep 0.2; touch beside",
+        "#DISBATCH BARRIER CHECK",
+        "touch too_much",
+    )
+    assert done.returncode == 1
+    assert "BARRIER CHECK in line 4: 1 of the tasks before it failed" in done.stderr
+    assert sorted(
+        path.name for path in work.directory.glob("[a-z]*") if path.suffix == "" and "_" not in path.name
+    ) == [
+        "beside",
+        "stopped",
+        "tasks",
+    ]
+
+
+def test_a_check_forgets_what_lies_before_the_last_barrier(work: Workplace) -> None:
+    done = work.run_tasks("false", "#DISBATCH BARRIER", "true", "#DISBATCH BARRIER CHECK", "touch reached")
+    assert done.returncode == 0
+    assert (work.directory / "reached").exists()
+
+
+def test_processes_left_in_the_background_end_with_the_run(work: Workplace) -> None:
+    assert work.run_tasks("sleep 300 > /dev/null 2>&1 & setsid sleep 300 > /dev/null 2>&1 &").returncode == 0
+    work.await_silence()
+
+
+# By a signal to the driver.
+
+
+@SIGNALS
+def test_a_signal_ends_the_tasks_and_leaves_a_complete_status_file(
+    work: Workplace, number: signal.Signals, status: int
+) -> None:
+    run = begin(work, LONG, "echo done", "#DISBATCH BARRIER", "touch too_much")
+    eventually(lambda: len(work.status()) == 1, "the line of the second task")
+    run.send_signal(number)
+    done = finish(run, timeout=PATIENCE)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    assert "1 tasks finished, 1 interrupted" in done.stderr
+    finished, interrupted = work.status()
+    assert (finished.flags, finished.task_id) == (" O  ", 1)
+    assert (interrupted.flags, interrupted.task_id, interrupted.return_code) == ("R  Z", 0, -signal.SIGTERM)
+    assert not (work.directory / "too_much").exists()
+    work.await_silence()
+
+
+def test_what_a_task_does_on_term_is_waited_for_and_recorded(work: Workplace) -> None:
+    run = begin(work, "trap 'sleep 1; echo saved; exit 9' TERM; touch begun.0; sleep 300 & wait")
+    run.terminate()
+    assert finish(run).returncode == 143
+    (line,) = work.status()
+    assert (line.flags, line.return_code, line.out) == ("RO Z", 9, r"'saved\n'")
+
+
+def test_tasks_deaf_to_term_are_killed_and_stop_commands_run_then(work: Workplace) -> None:
+    run = begin(work, "#DISBATCH PERENGINE STOP sleep 0.3; ls begun.* > stopped", DEAF, LONG)
+    work.await_file("begun.1")
+    run.terminate()
+    assert finish(run, timeout=PATIENCE).returncode == 143
+    assert work.text("stopped") == "begun.0\nbegun.1\n"
+    assert sorted((line.flags, line.task_id, line.return_code) for line in work.status()) == [
+        ("   P", 0, 0),
+        ("R  Z", 0, -signal.SIGKILL),
+        ("R  Z", 1, -signal.SIGTERM),
+    ]
+    work.await_silence()
+
+
+def test_a_second_signal_hurries(work: Workplace) -> None:
+    run = begin(work, "#DISBATCH PERENGINE STOP sleep 300", DEAF)
+    run.send_signal(signal.SIGINT)
+    assert run.stderr is not None
+    assert b"got SIGINT" in run.stderr.readline()
+    run.send_signal(signal.SIGINT)
+    # Of the 300 s of the STOP command nothing is left, and of the 5 s of grace little.
+    assert finish(run, timeout=PATIENCE).returncode == 130
+    assert [(line.task_id, line.flags, line.return_code) for line in work.status()] == [(0, "R  Z", -signal.SIGKILL)]
+    work.await_silence()
+
+
+def test_a_second_signal_cuts_a_stop_command_short(work: Workplace) -> None:
+    run = begin(work, "#DISBATCH PERENGINE STOP touch stopping; sleep 300; touch too_late", LONG)
+    run.terminate()
+    work.await_file("stopping")
+    run.terminate()
+    assert finish(run, timeout=PATIENCE).returncode == 143
+    assert not (work.directory / "too_late").exists()
+    work.await_silence()
+
+
+def test_a_signal_before_anything_has_started(work: Workplace) -> None:
+    run = work.start("-s", "localhost:2", "-", stdin=subprocess.PIPE)
+    eventually(lambda: any(work.directory.glob("*_kvsinfo.txt")), "the run")
+    run.terminate()
+    assert run.wait(PATIENCE) == 143
+    done = finish(run)
+    assert "Traceback" not in done.stderr
+    assert not any(work.directory.glob("*_kvsinfo.txt"))
+
+
+@pytest.mark.parametrize("delay", range(0, 400, 25))
+def test_a_signal_at_any_moment_of_the_start(work: Workplace, delay: int) -> None:
+    run = work.start("-s", "localhost:2", work.write("tasks", *["sleep 0.05"] * 40).name)
+    with suppress(subprocess.TimeoutExpired):
+        run.wait(delay / 1000)
+    run.terminate()
+    # Until it handles signals itself, the driver dies of one as any program does.
+    assert run.wait(PATIENCE) in (143, -signal.SIGTERM)
+    assert "Traceback" not in finish(run).stderr
+    work.await_silence(AFTER_KILL)
+
+
+def test_a_stopped_task_ends_too(work: Workplace) -> None:
+    run = begin(work, "touch begun.0; kill -STOP $$; sleep 300")
+    run.terminate()
+    assert finish(run, timeout=PATIENCE).returncode == 143
+    assert [(line.flags, line.return_code) for line in work.status()] == [("R  Z", -signal.SIGTERM)]
+
+
+def test_sessions_and_daemons_of_tasks_end_with_the_run(work: Workplace) -> None:
+    run = begin(work, LEAVES_MUCH_BEHIND)
+    run.terminate()
+    assert finish(run, timeout=PATIENCE).returncode == 143
+    work.await_silence()
+
+
+def test_nohup_keeps_a_run_alive_when_the_terminal_goes(work: Workplace) -> None:
+    run = work.start(
+        *DISBATCH, "-s", "localhost:1", work.write("tasks", "touch begun.0; sleep 1; touch end").name, program=["nohup"]
+    )
+    work.await_file("begun.0")
+    run.send_signal(signal.SIGHUP)
+    assert finish(run, timeout=PATIENCE).returncode == 0
+    assert (work.directory / "end").exists()
+
+
+def test_a_lost_terminal_ends_a_run(work: Workplace) -> None:
+    run = begin(work, LONG)
+    run.send_signal(signal.SIGHUP)
+    assert finish(run, timeout=PATIENCE).returncode == 143
+    assert [line.flags for line in work.status()] == ["R  Z"]
+
+
+# By a key on a terminal.
+
+
+class Terminal:
+    """A run of disbatch on a terminal of its own: the driver's session has it as its controlling one."""
+
+    def __init__(self, work: Workplace, *arguments: str) -> None:
+        self.pid, self._descriptor = pty.fork()
+        if self.pid == 0:  # pragma: no cover - the child
+            os.chdir(work.directory)
+            os.execve(DISBATCH[0], [*DISBATCH, *arguments], work.environment)  # noqa: S606 - no shell is wanted
+        self.output = b""
+
+    def type(self, key: bytes) -> None:
+        """Press a key."""
+        os.write(self._descriptor, key)
+
+    def read_until(self, text: bytes) -> None:
+        """Read what it says up to and with some text."""
+        while text not in self.output:
+            self.output += os.read(self._descriptor, 4096)
+
+    def end(self) -> int:
+        """Read the rest; the exit status."""
+        with suppress(OSError):  # Linux's way of saying that the other end is closed
+            while data := os.read(self._descriptor, 4096):
+                self.output += data
+        os.close(self._descriptor)
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+
+CTRL_C = b"\x03"
+
+
+def test_ctrl_c_typed(work: Workplace) -> None:
+    terminal = Terminal(work, "-s", "localhost:2", work.write("tasks", LONG, LONG).name)
+    work.await_file("begun.0")
+    work.await_file("begun.1")
+    terminal.type(CTRL_C)
+    assert terminal.end() == 130
+    assert b"Traceback" not in terminal.output
+    assert [line.flags for line in work.status()] == ["R  Z"] * 2
+    assert [line.return_code for line in work.status()] == [-signal.SIGTERM] * 2
+
+
+def test_ctrl_c_typed_twice(work: Workplace) -> None:
+    terminal = Terminal(work, "-s", "localhost:2", work.write("tasks", DEAF, DEAF).name)
+    work.await_file("begun.0")
+    work.await_file("begun.1")
+    terminal.type(CTRL_C)
+    terminal.read_until(b"got SIGINT")
+    terminal.type(CTRL_C)
+    assert terminal.end() == 130
+    assert b"Traceback" not in terminal.output
+    assert [line.return_code for line in work.status()] == [-signal.SIGKILL] * 2
+
+
+# By `kill -9` of a part of it.
+
+
+def test_nothing_outlives_a_killed_driver(work: Workplace) -> None:
+    run = begin_all_kinds(work)
+    run.kill()
+    assert finish(run).returncode == -signal.SIGKILL
+    work.await_silence(AFTER_KILL)
+
+
+def test_nothing_outlives_a_run_whose_context_was_killed(work: Workplace) -> None:
+    run = begin_all_kinds(work)
+    os.kill(work.context().pid, signal.SIGKILL)
+    run.terminate()  # its engine goes on until then
+    assert finish(run, timeout=PATIENCE).returncode == 143
+    work.await_silence()
+
+
+def test_nothing_outlives_a_run_whose_keeper_was_killed(work: Workplace) -> None:
+    run = begin_all_kinds(work)
+    os.kill(work.keeper().pid, signal.SIGKILL)
+    assert finish(run, timeout=2 * PATIENCE).returncode == 1
+    work.await_silence()
+
+
+def test_nothing_of_a_killed_engine_outlives_it(work: Workplace) -> None:
+    run = begin_all_kinds(work)
+    os.kill(work.engine().pid, signal.SIGKILL)
+    eventually(lambda: {process.pid for process in work.processes()} == {run.pid}, "the end of all but the driver")
+    run.terminate()
+    assert finish(run, timeout=PATIENCE).returncode == 143
+
+
+def test_a_run_whose_only_engine_was_killed_says_so(work: Workplace) -> None:
+    run = begin(work, LONG, "true")
+    eventually(lambda: len(work.status()) == 1, "the line of the second task")
+    os.kill(work.engine().pid, signal.SIGKILL)
+    done = finish(run, timeout=2 * PATIENCE)
+    assert done.returncode == 1
+    assert "lost the engine on localhost; 1 tasks are to run again" in done.stderr
+    assert "no engine is left" in done.stderr
+    assert "to go on where this run left off" in done.stderr
+    assert [line.task_id for line in work.status()] == [1]
+
+
+def test_tasks_of_a_killed_engine_run_on_another(work: Workplace) -> None:
+    name = os.uname().nodename
+    tasks = work.write(
+        "tasks", *["echo $DISBATCH_ENGINE_RANK > on.$DISBATCH_TASKID; touch begun.$DISBATCH_TASKID; sleep 1; true"] * 4
+    )
+    run = work.start("-s", f"localhost:1,{name}:1", tasks.name)
+    work.await_file("begun.0")
+    work.await_file("begun.1")
+    (doomed,) = (
+        process
+        for process in work.processes()
+        if f"--node={name}" in process.command and work.context().pid != process.parent
+    )
+    os.kill(doomed.pid, signal.SIGKILL)
+    done = finish(run, timeout=2 * PATIENCE)
+    assert done.returncode == 0
+    assert f"lost the engine on {name}" in done.stderr
+    lines = work.status()
+    assert sorted(line.task_id for line in lines) == [0, 1, 2, 3]
+    assert {line.node for line in lines} == {"localhost"}
+    assert {line.return_code for line in lines} == {0}
+
+
+def test_a_run_goes_on_without_its_context(work: Workplace) -> None:
+    run = begin(work, "touch begun.0; until [ -e go ]; do sleep 0.02; done", "true", "true", slots=1)
+    os.kill(work.context().pid, signal.SIGKILL)
+    assert run.stderr is not None
+    assert b"lost the context SSH0" in run.stderr.readline()
+    work.write("go")
+    assert finish(run, timeout=PATIENCE).returncode == 0
+    assert [line.task_id for line in work.status()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("part", ["context", "keeper", "engine"])
+def test_a_signal_to_a_part_ends_it_in_order(work: Workplace, part: str, number: signal.Signals) -> None:
+    run = begin(work, "#DISBATCH PERENGINE STOP touch stopped", LONG)
+    os.kill(getattr(work, part)().pid, number)
+    done = finish(run, timeout=2 * PATIENCE)
+    assert done.returncode == 1
+    assert "no engine is left" in done.stderr
+    assert (work.directory / "stopped").exists()
+    work.await_silence()
+
+
+# What is needed to go on.
+
+
+def test_the_line_that_resumes_works_when_pasted(work: Workplace) -> None:
+    home = work.directory / "it's a place"
+    home.mkdir()
+    (home / "my tasks").write_text(
+        "touch begun.0; sleep $LONG; echo slow >> out\necho quick >> out\n", encoding="ascii"
+    )
+    run = work.start("-s", "localhost:2", "-p", "my run", "my tasks", cwd=home, env={"LONG": "300"})
+    eventually(lambda: (home / "begun.0").exists() and (home / "out").exists())
+    run.send_signal(signal.SIGINT)
+    done = finish(run, timeout=PATIENCE)
+    (line,) = (line for line in done.complaints if "to go on where this run left off: " in line)
+    pasted = line.partition("left off: ")[2]
+    shell = ["bash", "-c", pasted]
+    again = work.run(program=shell, cwd=home, env={"LONG": "0"})
+    assert again.returncode == 0, again.stderr
+    assert (home / "out").read_text(encoding="ascii") == "quick\nslow\n"
+    assert [path.name for path in home.glob("*_status.txt*")]
+
+
+@pytest.mark.parametrize("called", ["by path", "by name"])
+def test_that_line_calls_disbatch_as_the_user_did(work: Workplace, called: str) -> None:
+    """The program is a stand-in for the console script that pip makes, which runs the same two lines."""
+    folder = work.directory / "some where" / "bin"
+    folder.mkdir(parents=True)
+    script = folder / "disBatch"
+    script.write_text(
+        f"#!{DISBATCH[0]}\nimport sys\nfrom disbatch.cli import main\nsys.exit(main())\n", encoding="ascii"
+    )
+    script.chmod(0o755)
+    path = {"PATH": f"{folder}:{os.environ['PATH']}"} if called == "by name" else {}
+    program = "disBatch" if called == "by name" else str(script)
+    tasks = work.write("tasks", "touch begun.0; sleep ${LONG:-0}; echo slow >> out", "echo quick >> out")
+    command = shlex.join([program, "-s", "localhost:2", tasks.name])
+    run = work.start(program=["bash", "-c", f"exec {command}"], env={"LONG": "300", **path})
+    eventually(lambda: (work.directory / "out").exists() and (work.directory / "begun.0").exists())
+    run.terminate()
+    (line,) = (line for line in finish(run).complaints if "to go on where this run left off: " in line)
+    pasted = line.partition("left off: ")[2]
+    assert pasted.startswith(shlex.quote(program) + " -s")
+    assert work.run(program=["bash", "-c", pasted], env=path).returncode == 0
+    assert work.text("out") == "quick\nslow\n"

@@ -1,0 +1,334 @@
+"""The context as a process, in this one: its connection is a pair of sockets, of which the test has the driver's end.
+
+What it starts as engines, here or through an `ssh` that is none, are short scripts of bash.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from disbatch import __version__, messages
+from disbatch.contexts import process
+from disbatch.contexts.process import Context
+from disbatch.errors import DriverUnreachableError, ResourceError, UsageError
+from disbatch.eventloop import EventLoop
+from disbatch.kvsstcp.wire import Limits, Put, RequestParser, encode_reply
+from disbatch.messages import (
+    ContextAdmitted,
+    ContextCame,
+    ContextFailed,
+    ContextLeft,
+    ContextRefused,
+    ContextToldToEnd,
+    EndContext,
+    EngineProcessEnded,
+    Message,
+    NodeOffer,
+)
+from disbatch.options import Address, ContextRoleOptions, SshNode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KVS = Address("driver", 4711)
+
+
+class Bench:
+    """A context and its driver's end of the connection: all that the driver says is there before the context runs."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.loop = EventLoop()
+        self._monkeypatch = monkeypatch
+        self.driver, self._connection = socket.socketpair()
+        self.exit_status: int | None = None
+        monkeypatch.setattr(process, "connect", lambda _: self._connection)
+        tools = folder / "tools"
+        tools.mkdir()
+        monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+        self.engines_here("exit 0")
+
+    def engines_here(self, script: str) -> None:
+        """Let the engines that are started directly be this script of bash."""
+        self._monkeypatch.setattr(process, "disbatch_command", lambda: ("/bin/bash", "-c", script, "disbatch"))
+
+    def engines_elsewhere(self, script: str) -> None:
+        """Let `ssh` be this script of bash."""
+        ssh = self.folder / "tools" / "ssh"
+        ssh.write_text(f"#!/bin/bash\n{script}\n")
+        ssh.chmod(0o755)
+
+    def run(
+        self,
+        *said: Message,
+        hosts: tuple[SshNode, ...] = (SshNode("localhost", 2),),
+        label: str | None = None,
+        cpus_per_task: float | None = None,
+        lose_driver: bool = False,
+    ) -> list[Message]:
+        """Let the context run to its end; what it tells the driver."""
+        for message in said:
+            self.driver.sendall(encode_reply(messages.TAG, messages.encode(message)))
+        if lose_driver:
+            self.driver.shutdown(socket.SHUT_WR)
+        asked = ContextRoleOptions(
+            run=str(self.folder / "run"), kvs=KVS, label=label, cpus_per_task=cpus_per_task, ssh_nodes=(hosts,)
+        )
+        self.exit_status = Context(asked, self.loop).run()
+        return self.heard()
+
+    def heard(self) -> list[Message]:
+        """All that was told, once the context has closed its connection."""
+        data = b"".join(iter(lambda: self.driver.recv(1 << 20), b""))
+        return [
+            messages.decode(request.value, request.tag)
+            for request in RequestParser(Limits()).feed(data)
+            if isinstance(request, Put)
+        ]
+
+    def say_when(self, file: Path, message: Message | None) -> None:
+        """Have the driver say something, or go if it is None, as soon as there is that file."""
+        if not file.exists():
+            self.loop.after(0.002, lambda: self.say_when(file, message))
+        elif message is None:
+            self.driver.shutdown(socket.SHUT_WR)
+        else:
+            self.driver.sendall(encode_reply(messages.TAG, messages.encode(message)))
+
+    def output(self, node: str) -> list[str]:
+        return (self.folder / f"run_L_{node}_engine_wrap.log").read_text().splitlines()
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "run_L.context.log").read_text()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    made = Bench(tmp_path, monkeypatch)
+    yield made
+    made.loop.close()
+    made.driver.close()
+    logger = logging.getLogger("disbatch")
+    for handler in [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def admitted(*engine_ranks: int) -> ContextAdmitted:
+    return ContextAdmitted(context_rank=1, label="L", engine_ranks=engine_ranks)
+
+
+def ended(heard: list[Message]) -> dict[int, EngineProcessEnded]:
+    return {message.engine_rank: message for message in heard if isinstance(message, EngineProcessEnded)}
+
+
+def test_a_context_offers_its_nodes(bench: Bench) -> None:
+    hosts = (SshNode("localhost", 4), SshNode("small", 1), SshNode("localhost", 2))
+    came = bench.run(ContextRefused(run_done=True, reason=""), hosts=hosts, label="mine", cpus_per_task=2.0)[0]
+    assert isinstance(came, ContextCame)
+    assert (came.version, came.label, came.system) == (__version__, "mine", "SSH")
+    assert (came.host, came.pid) == (os.uname().nodename, os.getpid())
+    assert came.nodes == (NodeOffer("localhost", 3, 2),)
+    assert len(came.token) == 16
+
+
+def test_it_starts_the_engines_that_it_is_admitted_with_and_leaves_after_them(bench: Bench) -> None:
+    bench.engines_here("printf '%s\\n' \"$@\"; exit 3")
+    heard = bench.run(admitted(7))
+    assert [type(message) for message in heard] == [ContextCame, EngineProcessEnded, ContextLeft]
+    assert ended(heard)[7].return_code == 3
+    assert heard[-1] == ContextLeft(1)
+    assert bench.exit_status == 0
+    assert bench.output("localhost") == [
+        *("--engine", f"--run={bench.folder}/run", "--kvs=driver:4711"),
+        *("--label=L", "--node=localhost", "--rank=7"),
+    ]
+
+
+def test_an_engine_elsewhere_is_started_by_ssh_with_the_script_of_the_run(bench: Bench) -> None:
+    bench.engines_elsewhere('printf "%s\\n" "${@: -2}"; exit 255')
+    heard = bench.run(admitted(0, 1), hosts=(SshNode("localhost", 1), SshNode("h1.example.org", 1)))
+    assert bench.output("h1.example.org") == [
+        "h1.example.org",
+        f"{bench.folder}/run_dbUtil.sh --engine --label=L --node=h1.example.org --rank=1",
+    ]
+    assert {rank: message.return_code for rank, message in ended(heard).items()} == {0: 0, 1: 255}
+
+
+def test_the_last_words_of_an_engine_tell_why_it_ended(bench: Bench) -> None:
+    (bench.folder / "run_L_localhost_engine_wrap.log").write_text("of an earlier engine\n")
+    bench.engines_here("echo first; echo; echo '  ssh: no such host  ' >&2; echo; kill -KILL $$")
+    heard = bench.run(admitted(0))
+    assert ended(heard)[0] == EngineProcessEnded(0, -signal.SIGKILL, "ssh: no such host")
+    assert bench.output("localhost")[0] == "of an earlier engine"
+
+
+def test_a_silent_engine_has_no_last_words_and_leaves_no_file(bench: Bench) -> None:
+    assert ended(bench.run(admitted(0)))[0].last_words == ""
+    assert not (bench.folder / "run_L_localhost_engine_wrap.log").exists()
+
+
+def test_an_engine_that_cannot_be_started_has_ended_for_that_reason(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "disbatch_command", lambda: ("/nonexistent/python",))
+    heard = bench.run(admitted(0))
+    assert ended(heard)[0].return_code != 0
+    assert ended(heard)[0].last_words == "cannot start /nonexistent/python: No such file or directory"
+    assert heard[-1] == ContextLeft(1)
+
+
+def test_an_engine_leads_a_session_of_its_own_with_nothing_to_read(bench: Bench) -> None:
+    bench.engines_here("cat; read -r _ _ _ _ _ session _ < /proc/$$/stat; [ $session = $$ ] && echo leads")
+    bench.run(admitted(0))
+    assert bench.output("localhost") == ["leads"]
+
+
+def test_engines_that_never_came_are_ended_with_the_run(bench: Bench) -> None:
+    bench.engines_here("exec sleep 60")
+    heard = bench.run(admitted(4), EndContext(abandoned=(4,)))
+    assert ended(heard)[4].return_code == -signal.SIGTERM
+    assert bench.exit_status == 0
+
+
+def test_engines_that_came_are_waited_for_however_long_they_take(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LAUNCHER_PATIENCE", 0.01)
+    bench.engines_here("sleep 0.1; exit 5")
+    assert ended(bench.run(admitted(4), EndContext(abandoned=())))[4].return_code == 5
+
+
+def test_engines_that_never_came_and_do_not_end_are_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LAUNCHER_PATIENCE", 0.05)
+    ready = bench.folder / "ready"
+    bench.engines_here(f"trap '' TERM; > '{ready}'; exec sleep 60")
+    bench.say_when(ready, EndContext(abandoned=(4,)))
+    assert ended(bench.run(admitted(4)))[4].return_code == -signal.SIGKILL
+
+
+def test_without_a_driver_engines_that_do_not_end_are_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LAUNCHER_PATIENCE", 0.05)
+    ready = bench.folder / "ready"
+    bench.engines_here(f"trap '' TERM; > '{ready}'; exec sleep 60")
+    bench.say_when(ready, None)
+    bench.run(admitted(4))
+    assert f"engine 4 ended with {-signal.SIGKILL}" in bench.log
+
+
+def test_a_context_that_loses_its_driver_ends_its_engines(bench: Bench) -> None:
+    bench.engines_here("exec sleep 60")
+    bench.run(admitted(4), lose_driver=True)
+    assert bench.exit_status == 0
+    assert f"engine 4 ended with {-signal.SIGTERM}" in bench.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_told_to_the_driver_which_decides(bench: Bench, number: signal.Signals) -> None:
+    bench.engines_here(f"kill -{number.value} $PPID; sleep 0.02")
+    heard = bench.run(admitted(0))
+    assert ContextToldToEnd(1) in heard
+    assert ended(heard)[0].return_code == 0, "engines are ended by the driver"
+    assert f"got {number.name}" in bench.log
+
+
+def test_a_context_that_comes_too_late_says_so_and_ends_well(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.run(ContextRefused(run_done=True, reason="it is over"))
+    assert (bench.exit_status, capsys.readouterr().out) == (0, "Run done\n")
+
+
+@pytest.mark.parametrize("lose_driver", [False, True])
+def test_a_context_that_cannot_join_says_why(
+    bench: Bench,
+    lose_driver: bool,  # noqa: FBT001 - of the table
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if lose_driver:
+        bench.run(lose_driver=True)
+    else:
+        bench.run(ContextRefused(run_done=False, reason="it is of another version"))
+    reason = "lost the driver: the connection was closed" if lose_driver else "it is of another version"
+    assert capsys.readouterr().err == f"disbatch: this context could not join the run: {reason}\n"
+    assert bench.exit_status == 1
+
+
+def test_a_context_without_an_answer_gives_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(process, "ANSWER_PATIENCE", 0.01)
+    bench.run()
+    assert "the driver did not answer" in capsys.readouterr().err
+    assert bench.exit_status == 1
+
+
+def test_patience_for_an_answer_does_not_end_a_context_that_has_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "ANSWER_PATIENCE", 0.01)
+    bench.engines_here("sleep 0.05")
+    bench.run(admitted(0))
+    assert bench.exit_status == 0
+
+
+def test_a_context_without_room_for_a_task_tells_the_driver_why(bench: Bench) -> None:
+    with pytest.raises(ResourceError):
+        bench.run(cpus_per_task=8.0)
+    [failed] = bench.heard()
+    assert isinstance(failed, ContextFailed)
+    assert failed.reason == "no node has the 8 cores that a task needs; the largest has 2"
+    assert failed.hint
+
+
+def test_hosts_come_from_the_environment_where_no_option_names_any(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISBATCH_SSH_NODELIST", "a:1,b:2")
+    came = bench.run(ContextRefused(run_done=True, reason=""), hosts=())[0]
+    assert isinstance(came, ContextCame)
+    assert [node.name for node in came.nodes] == ["a", "b"]
+
+
+def test_no_hosts_anywhere_is_told_to_the_driver(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISBATCH_SSH_NODELIST", raising=False)
+    with pytest.raises(UsageError, match="no resources to run on"):
+        bench.run(hosts=())
+    assert isinstance(bench.heard()[0], ContextFailed)
+
+
+@pytest.mark.parametrize(("nodes", "asked"), [(["me.example.org"], True), (["me", "other.example.org"], False)])
+def test_the_full_name_of_this_machine_is_looked_up_only_where_it_counts(
+    nodes: list[str],
+    asked: bool,  # noqa: FBT001 - of the table
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = os.uname_result(("Linux", "me", "6", "1", "x86_64"))
+    monkeypatch.setattr(os, "uname", lambda: machine)
+    monkeypatch.setattr(socket, "getfqdn", lambda: "me.example.org")
+    names = process._names_of_this_machine(nodes)
+    assert ("me.example.org" in names) is asked
+    assert {"localhost", "me"} <= names
+
+
+def out_of_reach(_: Address) -> socket.socket:
+    raise DriverUnreachableError("cannot reach the driver")
+
+
+def test_a_run_without_a_driver_and_without_its_address_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(process, "connect", out_of_reach)
+    assert process.main([f"--run={tmp_path}/run", "-s", "a:1"], "dbUtil.sh") == 0
+    assert capsys.readouterr().out == "Run done\n"
+
+
+def test_a_driver_out_of_reach_whose_run_goes_on_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "connect", out_of_reach)
+    (tmp_path / "run_kvsinfo.txt").write_text("driver:4711\n")
+    with pytest.raises(DriverUnreachableError):
+        process.main([f"--run={tmp_path}/run", "-s", "a:1"], "dbUtil.sh")

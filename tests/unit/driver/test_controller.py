@@ -1,0 +1,997 @@
+"""`controller`, alone: first each of its decisions, then an adversary who lets things happen in any order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from disbatch import messages
+from disbatch.driver import events
+from disbatch.driver.controller import (
+    CONTEXT_PATIENCE,
+    GIVE_BACK_AFTER,
+    GRACE,
+    HURRY_PATIENCE,
+    READ_AHEAD,
+    Controller,
+    Phase,
+)
+from disbatch.driver.fleet import Stage
+from disbatch.taskfile import Complaint
+from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Task
+from disbatch.tasks import Phase as When
+from tests.unit.driver.simulation import VERSION, World, context_came, outcome, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CommandType = TypeVar("CommandType")
+TOKEN = "t"
+CANCEL = messages.CancelEngine(GRACE, stop_commands=True)
+
+
+def task(task_id: int) -> Task:
+    return Task(task_id, task_id + 1, NO_REPEAT, b"command %d" % task_id)
+
+
+def tasks(*ids: int) -> list[Task]:
+    return [task(task_id) for task_id in ids]
+
+
+def barrier(task_id: int, *, check: bool = False, key: bytes | None = None) -> Barrier:
+    return Barrier(task_id, task_id + 1, check, key, b"#DISBATCH BARRIER")
+
+
+def skipped(task_id: int, *, failed: bool = False) -> events.SkippedTask:
+    return events.SkippedTask(task(task_id), b"line of %d" % task_id, failed)
+
+
+class Play:
+    """A run in which a test says what happens, with all that the controller has asked for so far."""
+
+    def __init__(self, *, exit_code: bool = False, fail_fast: bool = False) -> None:
+        self.controller = Controller(settings(exit_code=exit_code, fail_fast=fail_fast))
+        self.commands: list[events.Command] = self.controller.begin()
+        self.given: dict[int, list[int]] = {}
+        self.now = 0.0
+
+    def happens(self, event: events.Event) -> list[events.Command]:
+        commands = self.controller.handle(event, self.now)
+        self.commands += commands
+        for command in commands:
+            if isinstance(command, events.SendToEngine) and isinstance(command.message, messages.RunTasks):
+                self.given.setdefault(command.engine_rank, []).extend(task.task_id for task in command.message.tasks)
+        return commands
+
+    def reads(self, *items: events.Item, ended: bool = True) -> list[events.Command]:
+        return self.happens(events.ItemsRead(items, ended))
+
+    def engines(self, *cylinders: int, token: str = TOKEN, ready: bool = True) -> None:
+        """Let a context come, and an engine with so many cylinders for each of its nodes."""
+        self.happens(context_came(token, *cylinders))
+        for rank in self.controller.fleet.contexts[-1].engines:
+            self.comes(rank)
+            if ready:
+                self.is_ready(rank)
+
+    def comes(self, rank: int, version: str = VERSION) -> list[events.Command]:
+        return self.happens(messages.EngineCame(rank, version, "host", 1))
+
+    def is_ready(self, rank: int) -> list[events.Command]:
+        return self.happens(messages.EngineReady(rank, self.controller.fleet.engines[rank].cylinders))
+
+    def ends(
+        self, rank: int, *ids: int, return_code: int = 0, elapsed: float = 1.0, interrupted: bool = False
+    ) -> list[events.Command]:
+        how = outcome(return_code, elapsed, interrupted=interrupted)
+        return self.happens(messages.TasksEnded(rank, tuple(messages.TaskReport(task_id, how) for task_id in ids)))
+
+    def per_engine_ends(self, rank: int, when: When, return_code: int = 0) -> list[events.Command]:
+        command = PerEngineTask(when, 0, 1, b"p")
+        return self.happens(messages.PerEngineTaskEnded(rank, command, outcome(return_code)))
+
+    def everybody_leaves(self) -> events.EndRun:
+        for engine in self.controller.fleet.engines:
+            self.happens(messages.EngineLeft(engine.rank))
+        for context in self.controller.fleet.contexts:
+            self.happens(messages.ContextLeft(context.rank))
+        return self.end
+
+    def all(self, kind: type[CommandType]) -> list[CommandType]:
+        return [command for command in self.commands if isinstance(command, kind)]
+
+    @property
+    def told(self) -> str:
+        return "\n".join(command.text for command in self.all(events.TellUser))
+
+    @property
+    def recorded(self) -> list[int]:
+        return [command.task.task_id for command in self.all(events.RecordTask) if not command.abandoned]
+
+    def said_to(self, rank: int) -> list[messages.ToEngine]:
+        return [command.message for command in self.all(events.SendToEngine) if command.engine_rank == rank]
+
+    def said_to_context(self, token: str = TOKEN) -> list[messages.ToContext]:
+        return [command.message for command in self.all(events.SendToContext) if command.token == token]
+
+    @property
+    def end(self) -> events.EndRun:
+        (end,) = self.all(events.EndRun)
+        assert self.commands[-1] is end
+        return end
+
+
+def play(
+    *items: events.Item, cylinders: Sequence[int] = (2,), exit_code: bool = False, fail_fast: bool = False
+) -> Play:
+    """Return a run with these items, and engines that are ready."""
+    run = Play(exit_code=exit_code, fail_fast=fail_fast)
+    run.reads(*items)
+    run.engines(*cylinders)
+    return run
+
+
+# The task list
+
+
+def test_a_run_begins_with_reading_and_nothing_else() -> None:
+    assert Play().commands == [events.ReadItems(READ_AHEAD)]
+
+
+def test_resources_are_wanted_once_and_not_before_there_is_a_task_for_them() -> None:
+    run = Play()
+    run.reads(skipped(0), barrier(1), Complaint(3, "what is this"), PerEngineTask(When.START, 0, 4, b"p"), ended=False)
+    assert not run.all(events.StartContext)
+    run.reads(*tasks(2, 3), ended=False)
+    run.reads(task(4))
+    assert len(run.all(events.StartContext)) == 1
+
+
+@pytest.mark.parametrize("items", [[], [barrier(0)], [PerEngineTask(When.STOP, 0, 1, b"p")]])
+def test_a_list_without_a_task_ends_at_once(items: list[events.Item]) -> None:
+    run = Play()
+    run.reads(*items)
+    assert run.end == events.EndRun(0, complete=True)
+    assert not run.all(events.StartContext)
+
+
+def test_the_list_is_read_as_it_is_needed_one_request_at_a_time() -> None:
+    run = Play()
+    run.reads(*tasks(*range(READ_AHEAD)), ended=False)
+    run.engines(1)
+    assert len(run.all(events.ReadItems)) == 1
+    waiting = READ_AHEAD - 1
+    for task_id in range(READ_AHEAD):
+        run.ends(0, task_id)
+        waiting -= 1
+        assert len(run.all(events.ReadItems)) == (1 if waiting >= READ_AHEAD // 2 else 2)
+        if waiting == 0:
+            break
+
+
+def test_more_is_read_ahead_where_there_are_more_cylinders() -> None:
+    run = Play()
+    run.reads(task(0), ended=False)
+    run.engines(READ_AHEAD * 2)
+    run.reads(task(1), ended=False)
+    assert run.all(events.ReadItems)[-1].limit == READ_AHEAD * 4
+
+
+def test_what_cannot_be_read_ends_the_run() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[1])
+    run.happens(events.ReadingFailed("no such disk"))
+    assert run.told == "no such disk"
+    assert run.said_to(0)[-1] == CANCEL
+    assert run.everybody_leaves() == events.EndRun(1, complete=False)
+
+
+def test_items_that_come_after_the_decision_to_stop_are_not_wanted() -> None:
+    run = Play()
+    run.reads(*tasks(0), ended=False)
+    run.engines(2)
+    run.happens(events.SignalCame("SIGTERM", 143))
+    assert run.reads(*tasks(1), ended=False) == []
+
+
+def test_a_complaint_is_told_and_the_run_goes_on() -> None:
+    run = play(task(0), Complaint(2, "line 2: what is this"), task(1))
+    assert run.given == {0: [0, 1]}
+    assert run.told == "line 2: what is this"
+    run.ends(0, 0, 1)
+    assert run.everybody_leaves() == events.EndRun(0, complete=True)
+
+
+def test_what_comes_before_a_fatal_complaint_runs_and_then_the_run_has_failed() -> None:
+    run = Play()
+    run.reads(task(0), Complaint(2, "line 2: too late", fatal=True), ended=True)
+    run.engines(1)
+    assert run.given == {0: [0]}
+    assert run.told == "line 2: too late"
+    run.ends(0, 0)
+    assert run.everybody_leaves().exit_status == 1
+
+
+# Skipped tasks
+
+
+def test_skipped_tasks_are_recorded_in_their_place_and_need_no_engine() -> None:
+    run = Play()
+    run.reads(skipped(0), skipped(1))
+    assert run.all(events.RecordSkippedTask) == [
+        events.RecordSkippedTask(b"line of 0"),
+        events.RecordSkippedTask(b"line of 1"),
+    ]
+    assert run.end == events.EndRun(0, complete=True)
+    assert run.controller.counts.skipped == 2
+
+
+@pytest.mark.parametrize(("exit_code", "status"), [(False, 0), (True, 1)])
+def test_a_skipped_task_that_had_failed_counts_for_the_exit_status(exit_code: bool, status: int) -> None:  # noqa: FBT001
+    run = Play(exit_code=exit_code)
+    run.reads(skipped(0, failed=True))
+    assert run.end == events.EndRun(status, complete=True)
+
+
+def test_a_skipped_task_that_had_failed_fails_a_check() -> None:
+    run = Play()
+    run.reads(skipped(0, failed=True), barrier(1, check=True), task(2))
+    assert run.end == events.EndRun(1, complete=False)
+
+
+def test_a_skipped_task_that_had_failed_does_not_count_as_a_first_failure() -> None:
+    assert play(skipped(0, failed=True), task(1), fail_fast=True).given == {0: [1]}
+
+
+# Tasks and cylinders
+
+
+def test_few_tasks_spread_over_many_engines() -> None:
+    run = Play()
+    run.reads(task(0), ended=False)
+    run.engines(2, 3, 1)
+    run.reads(*tasks(1, 2, 3, 4))
+    assert run.given == {0: [0, 1], 1: [2, 4], 2: [3]}
+
+
+def test_no_engine_gets_more_than_it_has_cylinders_for_until_it_is_known_to_be_quick() -> None:
+    run = play(*tasks(*range(100)), cylinders=[2])
+    assert run.given == {0: [0, 1]}
+    run.ends(0, 0, elapsed=10.0)
+    assert run.given == {0: [0, 1, 2]}
+
+
+def test_an_engine_whose_tasks_are_short_holds_more_than_it_can_run() -> None:
+    run = play(*tasks(*range(100)), cylinders=[2])
+    run.ends(0, 0, elapsed=0.001)
+    assert len(run.given[0]) > 3
+
+
+def test_everything_that_can_start_goes_to_an_engine_in_one_message() -> None:
+    run = play(*tasks(*range(10)), cylinders=[4])
+    run.ends(0, 0, 1, 2)
+    orders = [message for message in run.said_to(0) if isinstance(message, messages.RunTasks)]
+    assert [len(order.tasks) for order in orders] == [4, 3]
+
+
+def test_a_freed_cylinder_takes_a_task_before_the_report_of_the_last_one() -> None:
+    run = play(*tasks(0, 1), cylinders=[1])
+    run.happens(messages.CylindersFreed(0, (0,)))
+    assert run.given == {0: [0, 1]}
+    assert run.recorded == []
+    run.ends(0, 1)
+    assert run.controller.phase is Phase.WORKING
+    run.ends(0, 0)
+    assert run.recorded == [1, 0]
+    assert run.everybody_leaves() == events.EndRun(0, complete=True)
+
+
+def test_a_report_names_the_node_and_is_recorded_once() -> None:
+    run = play(*tasks(0, 1), cylinders=[1])
+    run.ends(0, 0, return_code=3)
+    run.ends(0, 0)
+    (record,) = run.all(events.RecordTask)
+    assert record == events.RecordTask(task(0), "t0", outcome(3), abandoned=False)
+
+
+def test_a_report_of_a_task_that_belongs_to_another_engine_does_not_count() -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1])
+    run.ends(1, 0)
+    assert run.recorded == []
+
+
+@pytest.fixture
+def holding() -> Play:
+    """Engine 0 runs task 1 and holds 2 to 7; task 8 waits in the driver."""
+    run = play(*tasks(*range(9)), cylinders=[1])
+    run.ends(0, 0, elapsed=0.001)
+    assert run.given == {0: [0, 1, 2, 3, 4, 5, 6, 7]}
+    return run
+
+
+def test_held_tasks_are_asked_back_once_when_another_engine_could_start_them(holding: Play) -> None:
+    holding.engines(1, token="u")
+    assert messages.ReturnTasks() not in holding.said_to(0)
+    holding.engines(1, token="v")
+    holding.engines(1, token="w")
+    assert holding.said_to(0).count(messages.ReturnTasks()) == 1
+
+
+def test_returned_tasks_go_where_there_is_room(holding: Play) -> None:
+    holding.engines(2, token="u")
+    holding.happens(messages.TasksReturned(0, (2, 3, 4, 5, 6, 7)))
+    assert holding.given[1] == [8, 2]
+
+
+def test_an_engine_that_had_nothing_to_return_is_asked_again_when_it_holds_again(holding: Play) -> None:
+    holding.engines(2, token="u")
+    holding.happens(messages.TasksReturned(0, ()))
+    assert holding.said_to(0).count(messages.ReturnTasks()) == 2
+
+
+def test_a_task_that_ended_while_it_was_asked_back_stays_recorded(holding: Play) -> None:
+    holding.engines(2, token="u")
+    holding.ends(0, 1, 2, 3, 4, 5, 6, 7)
+    holding.happens(messages.TasksReturned(0, (7,)))
+    holding.ends(1, 8)
+    assert holding.recorded == list(range(9))
+    assert holding.everybody_leaves() == events.EndRun(0, complete=True)
+
+
+def test_no_engine_holds_tasks_while_a_barrier_is_in_sight() -> None:
+    run = play(*tasks(*range(20)), barrier(20), cylinders=[1])
+    run.ends(0, 0, elapsed=0.001)
+    assert run.given == {0: [0, 1]}
+
+
+# Barriers
+
+
+def test_nothing_behind_a_barrier_starts_before_all_that_is_before_it_has_ended() -> None:
+    run = play(*tasks(0, 1), barrier(2), task(3), cylinders=[1, 3])
+    assert run.given == {0: [0], 1: [1]}
+    run.ends(1, 1)
+    assert run.given == {0: [0], 1: [1]}
+    assert not run.all(events.RecordBarrier)
+    run.ends(0, 0)
+    assert [command.barrier.task_id for command in run.all(events.RecordBarrier)] == [2]
+    assert run.given == {0: [0], 1: [1, 3]}
+
+
+def test_a_lost_task_holds_the_barrier_up() -> None:
+    run = play(task(0), barrier(1), task(2), cylinders=[1, 1])
+    run.happens(events.EngineLost(0))
+    assert not run.all(events.RecordBarrier)
+    run.happens(events.TasksCouldBeGivenBack(0))
+    assert run.given == {0: [0], 1: [0]}
+    run.ends(1, 0)
+    assert run.given[1] == [0, 2]
+
+
+def test_a_task_whose_report_is_late_holds_the_barrier_up() -> None:
+    run = play(task(0), barrier(1), task(2), cylinders=[1])
+    run.happens(messages.CylindersFreed(0, (0,)))
+    assert run.given == {0: [0]}
+
+
+def test_a_barrier_record_says_when_it_was_met_and_when_passed() -> None:
+    run = play(task(0), barrier(1, key=b"go"), task(2), cylinders=[2])
+    run.now = 5.0
+    run.ends(0, 0)
+    (record,) = run.all(events.RecordBarrier)
+    assert (record.start, record.end) == (0.0, 5.0)
+
+
+def test_a_barrier_with_a_key_is_announced_after_its_record() -> None:
+    run = play(task(0), barrier(1, key=b"go"), barrier(2), cylinders=[2])
+    commands = run.ends(0, 0)
+    record, announcement = commands[1:3]
+    assert isinstance(record, events.RecordBarrier)
+    assert announcement == events.AnnounceBarrier(b"go", 1)
+    assert len(run.all(events.AnnounceBarrier)) == 1
+
+
+def test_a_failed_check_ends_the_run() -> None:
+    run = play(*tasks(0, 1), barrier(2, check=True), task(3))
+    run.ends(0, 0, return_code=1)
+    run.ends(0, 1)
+    assert run.told == "BARRIER CHECK in line 3: 1 of the tasks before it failed"
+    assert run.said_to(0)[-1] == CANCEL
+    assert not run.all(events.RecordBarrier)
+    assert run.everybody_leaves() == events.EndRun(1, complete=False)
+    assert run.given == {0: [0, 1]}
+
+
+def test_a_check_looks_back_to_the_last_barrier_only() -> None:
+    run = play(task(0), barrier(1), task(2), barrier(3, check=True), task(4))
+    run.ends(0, 0, return_code=1)
+    run.ends(0, 2)
+    assert run.given == {0: [0, 2, 4]}
+
+
+def test_a_failed_per_engine_command_fails_a_check() -> None:
+    run = play(PerEngineTask(When.START, 0, 1, b"p"), task(0), barrier(1, check=True), task(2))
+    run.per_engine_ends(0, When.START, return_code=1)
+    run.ends(0, 0)
+    assert "BARRIER CHECK" in run.told
+
+
+# Exit status
+
+
+@pytest.mark.parametrize(("exit_code", "status"), [(False, 0), (True, 1)])
+def test_a_failed_task_counts_only_with_exit_code(exit_code: bool, status: int) -> None:  # noqa: FBT001
+    run = play(*tasks(0, 1), exit_code=exit_code)
+    run.ends(0, 0, return_code=1)
+    run.ends(0, 1)
+    assert run.everybody_leaves() == events.EndRun(status, complete=True)
+    assert (run.controller.counts.finished, run.controller.counts.failed) == (2, 1)
+
+
+@pytest.mark.parametrize("when", list(When))
+def test_a_failed_per_engine_command_counts_like_a_task(when: When) -> None:
+    run = play(PerEngineTask(when, 0, 1, b"p"), task(0), exit_code=True)
+    if when is When.START:
+        run.per_engine_ends(0, when, return_code=1)
+    run.ends(0, 0)
+    if when is When.STOP:
+        run.per_engine_ends(0, when, return_code=1)
+    assert run.all(events.RecordPerEngineTask)[0].node == "t0"
+    assert run.everybody_leaves() == events.EndRun(1, complete=True)
+    assert run.controller.counts.finished == 1
+
+
+def test_fail_fast_ends_the_run_at_the_first_failure() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[1, 1], fail_fast=True)
+    run.ends(0, 0)
+    run.ends(1, 1, return_code=7)
+    assert run.told == "task 1 (line 2) failed with return code 7; --fail-fast ends the run"
+    assert run.said_to(0)[-1] == run.said_to(1)[-1] == CANCEL
+    run.ends(0, 2, return_code=-15, interrupted=True)
+    assert run.everybody_leaves() == events.EndRun(1, complete=False)
+    assert run.recorded == [0, 1]
+
+
+@pytest.mark.parametrize("when", list(When))
+def test_fail_fast_goes_for_per_engine_commands_too(when: When) -> None:
+    run = play(PerEngineTask(when, 0, 1, b"p"), task(0), fail_fast=True)
+    if when is When.STOP:
+        run.ends(0, 0)
+    run.per_engine_ends(0, when, return_code=1)
+    assert run.told.startswith(f"PERENGINE {when.value} command in line 1 on t0 failed with return code 1")
+    assert run.everybody_leaves().exit_status == 1
+
+
+# Per-engine commands
+
+
+def test_engines_are_not_admitted_before_the_per_engine_commands_are_known() -> None:
+    start, stop = PerEngineTask(When.START, 0, 1, b"p"), PerEngineTask(When.STOP, 0, 2, b"q")
+    run = Play()
+    run.happens(context_came("t", 2))
+    run.comes(0)
+    run.reads(start, ended=False)
+    run.reads(stop, ended=False)
+    assert run.said_to(0) == []
+    run.reads(task(0), ended=False)
+    (admission,) = run.said_to(0)
+    assert admission == messages.EngineAdmitted(b"/work", "job", "tasks", 2, 1, (), (start, stop))
+
+
+def test_an_engine_that_comes_later_is_admitted_at_once() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[1])
+    run.engines(1, token="u", ready=False)
+    assert isinstance(run.said_to(1)[0], messages.EngineAdmitted)
+
+
+def test_an_engine_gets_tasks_only_when_it_is_ready_and_as_many_as_it_then_says() -> None:
+    run = Play()
+    run.reads(*tasks(0, 1, 2))
+    run.engines(3, ready=False)
+    assert run.given == {}
+    run.happens(messages.EngineReady(0, 1))
+    assert run.given == {0: [0]}
+
+
+# Contexts
+
+
+def test_a_context_gets_a_rank_a_label_and_ranks_for_its_engines() -> None:
+    run = Play()
+    run.happens(context_came("t", 1, 1))
+    run.happens(context_came("u", 4, label="SSH0"))
+    assert run.said_to_context("t") == [messages.ContextAdmitted(0, "SSH0", (0, 1))]
+    assert run.said_to_context("u") == [messages.ContextAdmitted(1, "SSH0_1", (2,))]
+
+
+def test_a_context_of_another_version_is_refused_and_the_user_told() -> None:
+    run = Play()
+    run.happens(context_came("t", 1, version="0.9"))
+    reason = "it is of version 0.9, the driver of 1.0"
+    assert run.said_to_context() == [messages.ContextRefused(run_done=False, reason=reason)]
+    assert run.told == f"refused the context on host: {reason}"
+
+
+def test_a_context_that_comes_when_the_run_is_over_hears_so() -> None:
+    run = play(task(0))
+    run.ends(0, 0)
+    run.happens(context_came("u", 1))
+    assert run.said_to_context("u") == [messages.ContextRefused(run_done=True, reason="the run is over")]
+
+
+def test_the_reason_of_a_context_that_failed_is_told_and_the_run_ends() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(messages.ContextFailed("t", "no core on localhost", "give it one"))
+    assert run.told.splitlines() == [
+        "no core on localhost; give it one",
+        "no engine is left to run the remaining tasks",
+    ]
+    assert run.end == events.EndRun(1, complete=False)
+
+
+def test_the_end_of_its_own_context_before_that_has_joined_ends_the_run() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(events.OwnContextEnded(127, "python: not found"))
+    assert run.told.startswith("the context ended with 127 before it had joined the run: python: not found")
+    assert run.end == events.EndRun(1, complete=False)
+
+
+def test_the_end_of_its_own_context_later_is_nothing_special() -> None:
+    run = play(task(0))
+    assert run.happens(events.OwnContextEnded(0, "")) == []
+
+
+def test_a_run_waits_for_tasks_of_other_contexts_when_one_has_gone() -> None:
+    run = play(*tasks(0, 1), cylinders=[1])
+    run.happens(messages.ContextLeft(0))
+    run.happens(events.ContextLost("t"))
+    assert run.told == ""
+    run.ends(0, 0)
+    run.ends(0, 1)
+    assert run.happens(messages.EngineLeft(0)) == [events.EndRun(0, complete=True)]
+
+
+def test_engines_that_run_survive_their_context_and_others_are_expected_no_longer() -> None:
+    run = Play()
+    run.reads(*tasks(0, 1))
+    run.happens(context_came("t", 1, 1))
+    run.comes(0)
+    run.is_ready(0)
+    run.happens(events.ContextLost("t"))
+    assert run.told == "lost the context SSH0; its engines that run go on"
+    assert run.given == {0: [0]}
+    assert isinstance(run.comes(1)[0], events.SendToEngine)
+    assert isinstance(run.said_to(1)[0], messages.EngineRefused)
+
+
+def test_a_context_told_to_end_has_its_engines_cancelled_and_its_tasks_run_elsewhere() -> None:
+    run = Play()
+    run.reads(*tasks(0, 1, 2))
+    run.happens(context_came("t", 1, 1))
+    run.comes(0)
+    run.is_ready(0)
+    run.engines(1, token="u")
+    run.happens(messages.ContextToldToEnd(0))
+    assert run.said_to(0)[-1] == CANCEL
+    assert run.said_to_context()[-1] == messages.EndContext((1,))
+    run.ends(0, 0, return_code=-15, interrupted=True)
+    run.happens(messages.EngineLeft(0))
+    assert run.recorded == []
+    run.ends(2, 1)
+    assert run.given[2] == [1, 0]
+
+
+# Engines that fail
+
+
+def test_an_engine_of_another_version_is_refused_and_the_user_told() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(context_came("t", 1, 1))
+    run.comes(0, version="0.9")
+    reason = "it is of version 0.9, the driver of 1.0"
+    assert run.said_to(0) == [messages.EngineRefused(reason)]
+    assert run.told == f"refused the engine on t0: {reason}"
+
+
+@pytest.mark.parametrize("rank", [-1, 1, 7])
+def test_an_engine_that_nobody_expects_is_refused(rank: int) -> None:
+    run = play(*tasks(0, 1), cylinders=[1])
+    run.comes(rank)
+    assert isinstance(run.said_to(rank)[-1], messages.EngineRefused)
+
+
+def test_a_second_engine_of_a_rank_gets_no_answer_because_the_first_would_hear_it() -> None:
+    run = play(*tasks(0), cylinders=[1])
+    assert run.comes(0) == []
+    run.ends(0, 0)
+    assert run.everybody_leaves() == events.EndRun(0, complete=True)
+
+
+def test_an_engine_that_cannot_serve_is_named_and_the_others_go_on() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(context_came("t", 1, 1))
+    run.comes(0)
+    run.happens(messages.EngineUnfit(0, "no such directory"))
+    assert run.told == "t0 runs no tasks: no such directory"
+    run.comes(1)
+    run.is_ready(1)
+    assert run.given == {1: [0]}
+
+
+def test_an_engine_that_does_not_start_is_named_with_the_last_words() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(context_came("t", 1, 1))
+    run.happens(messages.EngineProcessEnded(0, 255, "ssh: connection refused"))
+    run.happens(messages.EngineProcessEnded(1, -9, ""))
+    assert run.told.splitlines() == [
+        "t0 runs no tasks: its engine did not start: ssh: connection refused",
+        "t1 runs no tasks: its engine did not start: what was to start it ended with -9",
+        "no engine is left to run the remaining tasks",
+    ]
+
+
+def test_the_end_of_the_process_of_an_engine_that_has_come_is_no_news() -> None:
+    run = play(*tasks(0))
+    assert run.happens(messages.EngineProcessEnded(0, 0, "")) == []
+
+
+def test_tasks_of_a_lost_engine_run_again_when_they_have_surely_ended() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[2, 1])
+    commands = run.happens(events.EngineLost(0))
+    assert run.told == "lost the engine on t0; 2 tasks are to run again"
+    assert events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(0)) in commands
+    run.ends(1, 2)
+    assert run.given == {0: [0, 1], 1: [2]}
+    run.happens(events.TasksCouldBeGivenBack(0))
+    assert run.given[1] == [2, 0]
+    run.ends(1, 0)
+    run.ends(1, 1)
+    assert run.everybody_leaves() == events.EndRun(0, complete=True)
+
+
+def test_a_lost_engine_without_tasks_is_gone_at_once() -> None:
+    run = play(task(0), cylinders=[1, 1])
+    run.happens(events.EngineLost(1))
+    assert run.told == "lost the engine on t1"
+    assert run.controller.fleet.engines[1].stage is Stage.GONE
+
+
+def test_an_engine_that_said_goodbye_is_not_lost() -> None:
+    run = play(*tasks(0), cylinders=[1, 1])
+    run.happens(messages.EngineLeft(1))
+    assert run.happens(events.EngineLost(1)) == []
+
+
+def test_what_an_engine_that_leaves_has_not_reported_goes_back() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[2, 1])
+    run.happens(messages.EngineLeft(0))
+    run.ends(1, 2)
+    assert run.given == {0: [0, 1], 1: [2, 0]}
+
+
+@pytest.mark.parametrize("reports", [[[0, 1, 2]], [[2, 0, 1]], [[2], [0, 1]], [[0], [2], [1]]])
+def test_interrupted_tasks_go_back_to_the_head_of_the_list_in_order(reports: list[list[int]]) -> None:
+    run = play(*tasks(*range(6)), cylinders=[3])
+    run.happens(messages.ContextToldToEnd(0))
+    run.engines(1, token="u", ready=False)
+    for ids in reports:
+        run.ends(0, *ids, return_code=-15, interrupted=True)
+    run.happens(messages.EngineLeft(0))
+    run.is_ready(1)
+    for task_id in range(6):
+        assert run.given[1][-1] == task_id
+        run.ends(1, task_id)
+    assert run.recorded == list(range(6))
+
+
+def test_a_run_whose_last_engine_has_left_ends_and_says_so() -> None:
+    run = play(*tasks(0, 1), cylinders=[1])
+    run.ends(0, 0)
+    run.happens(messages.EngineLeft(0))
+    assert run.told == "no engine is left to run the remaining tasks"
+    run.happens(messages.ContextLeft(0))
+    assert run.end == events.EndRun(1, complete=False)
+    assert run.recorded == [0]
+
+
+def test_a_run_whose_last_engine_was_lost_waits_before_it_gives_up() -> None:
+    run = play(*tasks(0), cylinders=[1])
+    run.happens(events.EngineLost(0))
+    assert "no engine is left" not in run.told
+    run.happens(events.TasksCouldBeGivenBack(0))
+    assert "no engine is left" in run.told
+
+
+# Signals
+
+
+def test_the_first_signal_ends_the_tasks_and_lets_stop_commands_run() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[1, 1])
+    run.happens(events.SignalCame("SIGINT", 130))
+    assert run.told == "got SIGINT; ending the running tasks"
+    assert run.said_to(0)[-1] == run.said_to(1)[-1] == CANCEL
+    assert run.said_to_context()[-1] == messages.EndContext(())
+    assert run.everybody_leaves() == events.EndRun(130, complete=False)
+
+
+def test_the_second_signal_hurries_and_sets_a_limit() -> None:
+    run = play(*tasks(0), cylinders=[1])
+    run.happens(events.SignalCame("SIGTERM", 143))
+    assert run.happens(events.SignalCame("SIGINT", 130)) == [
+        events.SendToEngine(0, messages.CancelEngine(0.0, stop_commands=False)),
+        events.WakeAfter(HURRY_PATIENCE, events.PatienceEnded()),
+    ]
+    assert run.happens(events.PatienceEnded()) == [events.EndRun(143, complete=False)]
+
+
+def test_a_signal_before_there_is_anything_ends_the_run_at_once() -> None:
+    run = Play()
+    run.happens(events.SignalCame("SIGINT", 130))
+    assert run.end == events.EndRun(130, complete=False)
+
+
+def test_tasks_that_a_stopping_run_interrupts_are_recorded_as_abandoned() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[2])
+    run.happens(events.SignalCame("SIGINT", 130))
+    run.ends(0, 0, return_code=-15, interrupted=True)
+    run.ends(0, 1)
+    records = run.all(events.RecordTask)
+    assert [(record.task.task_id, record.abandoned) for record in records] == [(0, True), (1, False)]
+    assert run.everybody_leaves() == events.EndRun(130, complete=False)
+    assert (run.controller.counts.interrupted, run.controller.counts.finished) == (1, 1)
+
+
+def test_a_status_file_that_cannot_be_written_ends_the_run() -> None:
+    run = play(*tasks(0, 1), cylinders=[1])
+    run.happens(events.RecordingFailed("the disk is full"))
+    assert run.told == "the disk is full"
+    assert run.everybody_leaves() == events.EndRun(1, complete=False)
+
+
+# The end
+
+
+def test_engines_are_told_to_finish_when_every_task_has_its_line() -> None:
+    run = play(*tasks(0), cylinders=[1, 1])
+    run.ends(0, 0)
+    assert run.said_to(0)[-1] == run.said_to(1)[-1] == messages.FinishEngine()
+    assert not run.all(events.EndRun)
+    assert run.everybody_leaves() == events.EndRun(0, complete=True)
+
+
+def test_engines_that_have_not_come_by_then_are_refused_and_their_launchers_ended() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(context_came("t", 1, 1))
+    run.comes(0)
+    run.is_ready(0)
+    run.ends(0, 0)
+    assert run.said_to_context()[-1] == messages.EndContext((1,))
+    run.comes(1)
+    assert isinstance(run.said_to(1)[0], messages.EngineRefused)
+
+
+def test_an_engine_that_waits_for_its_settings_is_refused_when_the_run_stops() -> None:
+    run = Play()
+    run.happens(context_came("t", 1))
+    run.comes(0)
+    run.happens(events.SignalCame("SIGINT", 130))
+    assert run.said_to(0) == [messages.EngineRefused("the run is over")]
+
+
+def test_contexts_have_some_time_to_leave_when_the_engines_have() -> None:
+    run = play(*tasks(0), cylinders=[1])
+    run.ends(0, 0)
+    assert run.happens(messages.EngineLeft(0)) == [events.WakeAfter(CONTEXT_PATIENCE, events.PatienceEnded())]
+    assert run.happens(events.PatienceEnded()) == [events.EndRun(0, complete=True)]
+
+
+def test_an_engine_that_is_lost_when_all_is_done_holds_nothing_up() -> None:
+    run = play(*tasks(0), cylinders=[1])
+    run.ends(0, 0)
+    run.happens(events.EngineLost(0))
+    run.happens(messages.ContextLeft(0))
+    assert run.end == events.EndRun(0, complete=True)
+
+
+def test_nothing_is_asked_for_after_the_end() -> None:
+    run = play(*tasks(0))
+    run.ends(0, 0)
+    run.everybody_leaves()
+    late: list[events.Event] = [
+        events.SignalCame("SIGINT", 130),
+        messages.EngineLeft(0),
+        context_came("u", 1),
+        events.PatienceEnded(),
+        events.ItemsRead((task(1),), ended=True),
+    ]
+    assert [run.happens(event) for event in late] == [[]] * len(late)
+
+
+# Any order
+
+
+which = st.integers(0, 7)
+few = st.integers(1, 4)
+codes = st.sampled_from([0, 0, 0, 1])
+cylinders = st.lists(st.integers(1, 3), min_size=1, max_size=2)
+kinds = st.sampled_from(["task", "task", "task", "task", "skipped", "skipped failed", "barrier", "check", "complaint"])
+
+
+def items_of(per_engine: Sequence[When], kinds: Sequence[str], *, too_late: bool) -> list[events.Item]:
+    items: list[events.Item] = [PerEngineTask(when, number, 1, b"p") for number, when in enumerate(per_engine)]
+    for task_id, kind in enumerate(kinds):
+        task = Task(task_id, task_id + 1, NO_REPEAT, b"true")
+        if kind == "task":
+            items.append(task)
+        elif kind.startswith("skipped"):
+            items.append(events.SkippedTask(task, b"%d" % task_id, failed=kind != "skipped"))
+        elif kind == "complaint":
+            items.append(Complaint(1, "what is this"))
+        else:
+            items.append(Barrier(task_id, task_id + 1, check=kind == "check", key=b"key", text=b""))
+    if too_late:
+        items.append(Complaint(1, "too late", fatal=True))
+    return items
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """An adversary decides what happens next; `World` asserts what must hold at every step."""
+
+    world: World
+
+    @initialize(
+        per_engine=st.lists(st.sampled_from(When), max_size=2),
+        kinds=st.lists(kinds, max_size=40),
+        too_late=st.sampled_from([False, False, False, True]),
+        exit_code=st.booleans(),
+        fail_fast=st.sampled_from([False, False, True]),
+        own=cylinders,
+        head_start=st.booleans(),
+    )
+    def begin(
+        self,
+        per_engine: list[When],
+        kinds: list[str],
+        own: list[int],
+        *,
+        too_late: bool,
+        exit_code: bool,
+        fail_fast: bool,
+        head_start: bool,
+    ) -> None:
+        items = items_of(per_engine, kinds, too_late=too_late)
+        self.world = World(items, exit_code=exit_code, fail_fast=fail_fast, own_context=tuple(own))
+        if head_start:
+            self.world.start_up()
+
+    @precondition(lambda self: self.world.asked_to_read is not None)
+    @rule(count=st.integers(0, 30))
+    def items_are_read(self, count: int) -> None:
+        self.world.read(count)
+
+    @precondition(lambda self: self.world.own_context_is_coming)
+    @rule()
+    def the_own_context_comes(self) -> None:
+        self.world.own_context_comes()
+
+    @precondition(lambda self: self.world.own_context_is_coming)
+    @rule(fate=which)
+    def the_own_context_may_end(self, fate: int) -> None:
+        if fate == 7:
+            self.world.own_context_ends()
+
+    @precondition(lambda self: len(self.world.contexts) < 3)
+    @rule(cylinders=cylinders)
+    def another_context_comes(self, cylinders: list[int]) -> None:
+        self.world.new_context(*cylinders)
+
+    @precondition(lambda self: self.world.contexts)
+    @rule(which=which, fate=which)
+    def a_context_is_lost_or_told_to_end(self, which: int, fate: int) -> None:
+        context = self.world.contexts[which % len(self.world.contexts)]
+        if fate in (4, 5) and not context.ended:
+            context.die()
+        elif fate > 5 and context.rank is not None and not context.ended:
+            context.outbox.append(messages.ContextToldToEnd(context.rank))
+
+    @precondition(lambda self: any(not engine.came for engine in self.world.engines.values()))
+    @rule(which=which, fate=which)
+    def an_engine_comes_or_does_not(self, which: int, fate: int) -> None:
+        expected = [engine for engine in self.world.engines.values() if not engine.came]
+        engine = expected[which % len(expected)]
+        if fate < 6:
+            engine.come()
+            return
+        engine.never_come()
+
+    @precondition(lambda self: any(not engine.connected for engine in self.world.engines.values()))
+    @rule(which=which)
+    def an_engine_that_lost_the_driver_ends(self, which: int) -> None:
+        lost = [engine for engine in self.world.engines.values() if engine.came and not engine.connected]
+        if lost:
+            lost[which % len(lost)].die()
+
+    @rule()
+    def contexts_see_which_engines_have_ended(self) -> None:
+        for context in self.world.contexts:
+            context.reap()
+
+    @precondition(lambda self: self.world.senders)
+    @rule(which=which, count=few)
+    def the_driver_hears(self, which: int, count: int) -> None:
+        for _ in range(count):
+            if senders := self.world.senders:
+                self.world.deliver_from(senders[which % len(senders)])
+
+    @precondition(lambda self: self.world.receivers)
+    @rule(which=which, count=few)
+    def others_hear(self, which: int, count: int) -> None:
+        for _ in range(count):
+            if receivers := self.world.receivers:
+                self.world.deliver_to(receivers[which % len(receivers)])
+
+    @rule()
+    def everybody_hears(self) -> None:
+        self.world.deliver_everything()
+
+    @precondition(lambda self: any(engine.running for engine in self.world.engines.values()))
+    @rule(which=which, count=few, return_code=codes, short=st.booleans(), lingers=st.sampled_from([False, False, True]))
+    def tasks_end(self, which: int, count: int, return_code: int, *, short: bool, lingers: bool) -> None:
+        for _ in range(count):
+            if busy := [engine for engine in self.world.engines.values() if engine.running]:
+                busy[which % len(busy)].end_task(which, return_code, 1e-4 if short else 2.0, lingers=lingers)
+
+    @precondition(lambda self: any(engine.per_engine_task for engine in self.world.engines.values()))
+    @rule(which=which, return_code=codes)
+    def a_per_engine_command_ends(self, which: int, return_code: int) -> None:
+        busy = [engine for engine in self.world.engines.values() if engine.per_engine_task]
+        busy[which % len(busy)].end_per_engine_task(return_code)
+
+    @precondition(lambda self: any(engine.reports or engine.freed for engine in self.world.engines.values()))
+    @rule(which=which, with_lingering=st.booleans())
+    def an_engine_reports(self, which: int, *, with_lingering: bool) -> None:
+        due = [engine for engine in self.world.engines.values() if engine.reports or engine.freed]
+        due[which % len(due)].report(with_lingering=with_lingering)
+
+    @precondition(lambda self: any(engine.connected for engine in self.world.engines.values()))
+    @rule(which=which, fate=which, kept=few)
+    def an_engine_is_lost_or_told_to_end(self, which: int, fate: int, kept: int) -> None:
+        connected = [engine for engine in self.world.engines.values() if engine.connected]
+        engine = connected[which % len(connected)]
+        if fate in (4, 5):
+            engine.break_connection(kept - 1)
+        elif fate > 5:
+            engine.cancel(stop_commands=True)
+
+    @precondition(lambda self: self.world.wakes)
+    @rule(which=which)
+    def a_timer_runs_out(self, which: int) -> None:
+        self.world.wake(which)
+
+    @rule(fate=which)
+    def a_signal_may_come(self, fate: int) -> None:
+        if fate > 5:
+            self.world.handle(events.SignalCame("SIGTERM", 143))
+
+    @invariant()
+    def all_is_well(self) -> None:
+        if hasattr(self, "world"):
+            self.world.check()
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.settle()
+            assert self.world.controller.phase is Phase.ENDED
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = hypothesis_settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -1,0 +1,253 @@
+"""The engine as a process, in this one: its connection is a pair of sockets, of which the test has the driver's end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from disbatch import __version__, messages
+from disbatch.engine import process
+from disbatch.engine.process import Engine
+from disbatch.eventloop import EventLoop
+from disbatch.kvsstcp.wire import Limits, Put, RequestParser, encode_reply
+from disbatch.messages import (
+    CancelEngine,
+    CylindersFreed,
+    EngineAdmitted,
+    EngineCame,
+    EngineLeft,
+    EngineReady,
+    EngineRefused,
+    EngineUnfit,
+    FinishEngine,
+    Message,
+    PerEngineTaskEnded,
+    ReturnTasks,
+    RunTasks,
+    TasksEnded,
+    TasksReturned,
+)
+from disbatch.options import Address, EngineRoleOptions
+from disbatch.tasks import Outcome, PerEngineTask, Phase, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+RANK = 3
+
+
+class Bench:
+    """An engine and its driver's end of the connection: all that the driver says is there before the engine runs."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory = directory
+        self.driver, connection = socket.socketpair()
+        monkeypatch.setattr(process, "connect", lambda _: connection)
+        asked = EngineRoleOptions(str(directory / "run"), Address("", 0), "INFO", "label", "node", RANK)
+        self.loop = EventLoop()
+        self.engine = Engine(asked, self.loop)
+
+    def run(self, *said: Message, lose_driver: bool = False) -> list[Message]:
+        """Let the engine run to its end; what it tells the driver."""
+        for message in said:
+            self.driver.sendall(encode_reply(messages.TAG, messages.encode(message)))
+        if lose_driver:
+            self.driver.shutdown(socket.SHUT_WR)
+        self.engine.run()
+        heard = b"".join(iter(lambda: self.driver.recv(1 << 20), b""))
+        return [
+            messages.decode(request.value, request.tag)
+            for request in RequestParser(Limits()).feed(heard)
+            if isinstance(request, Put)
+        ]
+
+    def admission(
+        self, *per_engine_tasks: PerEngineTask, cylinders: int = 2, directory: bytes = b"", shared: tuple[str, ...] = ()
+    ) -> EngineAdmitted:
+        return EngineAdmitted(
+            directory=directory or bytes(self.directory),
+            job="run",
+            task_source="Tasks",
+            cylinders=cylinders,
+            cores_per_cylinder=1,
+            environment_resources=shared,
+            per_engine_tasks=per_engine_tasks,
+        )
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "run_label_node_engine_3.log").read_text()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subreaper: None) -> Iterator[Bench]:  # noqa: ARG001 - what it does counts
+    monkeypatch.chdir(tmp_path)  # the engine changes its directory
+    made = Bench(tmp_path, monkeypatch)
+    yield made
+    made.loop.close()
+    made.driver.close()
+    logger = logging.getLogger("disbatch")
+    for handler in [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def task(number: int, command: bytes) -> Task:
+    return Task(number, number + 1, -1, command)
+
+
+def outcomes(heard: list[Message]) -> dict[int, Outcome]:
+    return {
+        report.task_id: report.outcome
+        for message in heard
+        if isinstance(message, TasksEnded)
+        for report in message.reports
+    }
+
+
+def of_kind(heard: list[Message], kind: type) -> list[Message]:
+    return [message for message in heard if isinstance(message, kind)]
+
+
+def test_an_engine_comes_is_ready_runs_its_tasks_and_leaves(bench: Bench) -> None:
+    there = bench.directory / "there"
+    there.mkdir()
+    commands = [b"echo $DISBATCH_TASKID; exit 1", b"basename $PWD", b"echo $DISBATCH_ENGINE_RANK"]
+    tasks = tuple(task(number, command) for number, command in enumerate(commands))
+    heard = bench.run(bench.admission(directory=bytes(there)), RunTasks(tasks), FinishEngine())
+    assert heard[0] == EngineCame(RANK, __version__, os.uname().nodename, os.getpid())
+    assert heard[1] == EngineReady(RANK, 2)
+    assert heard[-1] == EngineLeft(RANK)
+    ended = outcomes(heard)
+    assert [ended[number].out_snippet for number in range(3)] == [b"0\n", b"there\n", b"3\n"]
+    assert [ended[number].return_code for number in range(3)] == [1, 0, 0]
+
+
+def test_no_more_tasks_run_at_once_than_there_are_cylinders(bench: Bench) -> None:
+    count = b"mkdir $DISBATCH_CYLINDER_RANK && sleep 0.005 && rmdir $DISBATCH_CYLINDER_RANK"
+    heard = bench.run(bench.admission(), RunTasks(tuple(task(number, count) for number in range(10))), FinishEngine())
+    ended = outcomes(heard)
+    assert len(ended) == 10
+    assert not any(outcome.failed for outcome in ended.values()), "two tasks were in one cylinder"
+    assert not {"0", "1"} & set(os.listdir(bench.directory))
+
+
+def test_start_and_stop_commands_run_around_the_tasks(bench: Bench) -> None:
+    start, stop = (PerEngineTask(phase, 0, 1, b"echo $DISBATCH_CYLINDER_RANK; exit 2") for phase in Phase)
+    heard = bench.run(bench.admission(start, stop), FinishEngine())
+    ended = [message for message in heard if isinstance(message, PerEngineTaskEnded)]
+    assert [message.task for message in ended] == [start, stop]
+    assert all(message.outcome.out_snippet == b"-1\n" and message.outcome.return_code == 2 for message in ended)
+
+
+def test_reports_of_tasks_that_ended_together_travel_together(bench: Bench) -> None:
+    bench.loop.turn(0)
+    tasks = tuple(task(number, b"true") for number in range(40))
+    heard = bench.run(bench.admission(), RunTasks(tasks), FinishEngine())
+    assert len(outcomes(heard)) == 40
+    assert len(of_kind(heard, TasksEnded)) < 40
+
+
+def test_a_task_with_a_process_in_the_background_frees_its_cylinder_before_its_report(bench: Bench) -> None:
+    heard = bench.run(bench.admission(cylinders=1), RunTasks((task(0, b"sleep 60 & echo x"),)), FinishEngine())
+    freed, ended = of_kind(heard, CylindersFreed), of_kind(heard, TasksEnded)
+    assert freed == [CylindersFreed(RANK, (0,))]
+    assert heard.index(freed[0]) < heard.index(ended[0])
+    assert outcomes(heard)[0].out_snippet == b"x\n"
+
+
+def test_waiting_tasks_are_given_back(bench: Bench) -> None:
+    tasks = (task(0, b"sleep 0.02"), task(1, b"true"), task(2, b"true"))
+    heard = bench.run(bench.admission(cylinders=1), RunTasks(tasks), ReturnTasks(), FinishEngine())
+    assert of_kind(heard, TasksReturned) == [TasksReturned(RANK, (1, 2))]
+    assert set(outcomes(heard)) == {0}
+
+
+def test_a_cancelled_engine_ends_its_tasks_and_runs_its_stop_commands(bench: Bench) -> None:
+    stop = PerEngineTask(Phase.STOP, 0, 1, b"echo stopped")
+    tasks = tuple(task(number, b"exec sleep 60") for number in range(3))
+    heard = bench.run(bench.admission(stop), RunTasks(tasks), CancelEngine(10.0, stop_commands=True))
+    ended = outcomes(heard)
+    assert {number: outcome.return_code for number, outcome in ended.items()} == {0: -15, 1: -15}
+    assert all(outcome.interrupted for outcome in ended.values())
+    assert len(of_kind(heard, PerEngineTaskEnded)) == 1
+
+
+def test_an_engine_that_is_cancelled_for_good_runs_nothing_more(bench: Bench) -> None:
+    stop = PerEngineTask(Phase.STOP, 0, 1, b"echo stopped")
+    stubborn = task(0, b'trap "" TERM; exec sleep 60')
+    heard = bench.run(bench.admission(stop), RunTasks((stubborn,)), CancelEngine(0.0, stop_commands=False))
+    assert outcomes(heard)[0].return_code == -signal.SIGKILL
+    assert of_kind(heard, PerEngineTaskEnded) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_tasks_and_then_the_engine_in_order(bench: Bench, number: signal.Signals) -> None:
+    stop = PerEngineTask(Phase.STOP, 0, 1, b"echo stopped")
+    suicide = task(0, b"kill -%d $PPID; exec sleep 60" % number)
+    heard = bench.run(bench.admission(stop), RunTasks((suicide,)))
+    assert outcomes(heard)[0].interrupted
+    assert len(of_kind(heard, PerEngineTaskEnded)) == 1
+    assert heard[-1] == EngineLeft(RANK)
+    assert f"got {number.name}" in bench.log
+
+
+def test_an_engine_that_loses_its_driver_ends_its_tasks_and_runs_its_stop_commands(bench: Bench) -> None:
+    stop = PerEngineTask(Phase.STOP, 0, 1, b"echo stopped > stopped")
+    ended = task(0, b'trap "echo ended > ended; exit" TERM; sleep 60 & wait')
+    bench.run(bench.admission(stop), RunTasks((ended, task(1, b"exec sleep 60"))), lose_driver=True)
+    assert (bench.directory / "stopped").exists()
+    assert "lost the driver" in bench.log
+
+
+def test_an_engine_that_is_refused_ends(bench: Bench) -> None:
+    heard = bench.run(EngineRefused("the run is over"))
+    assert [type(message) for message in heard] == [EngineCame, EngineLeft]
+    assert "refused: the run is over" in bench.log
+
+
+@pytest.mark.parametrize("message", [FinishEngine(), CancelEngine(3.0, stop_commands=True)])
+def test_an_engine_told_to_end_before_it_is_admitted_ends(bench: Bench, message: Message) -> None:
+    assert [type(told) for told in bench.run(message)] == [EngineCame, EngineLeft]
+
+
+def test_an_engine_that_loses_its_driver_before_it_is_admitted_ends(bench: Bench) -> None:
+    bench.run(lose_driver=True)
+    assert "lost the driver" in bench.log
+
+
+def test_an_engine_that_cannot_reach_the_runs_directory_says_so(bench: Bench) -> None:
+    heard = bench.run(bench.admission(directory=b"/nonexistent/here"))
+    assert heard[1:] == [
+        EngineUnfit(RANK, "cannot change to the run's directory /nonexistent/here: No such file or directory"),
+        EngineLeft(RANK),
+    ]
+
+
+def test_an_engine_without_an_element_to_share_out_says_so(bench: Bench) -> None:
+    heard = bench.run(bench.admission(shared=("NO_SUCH_GPUS",)))
+    assert heard[1:] == [EngineUnfit(RANK, "no element in NO_SUCH_GPUS to give to a task"), EngineLeft(RANK)]
+
+
+def test_fewer_elements_to_share_out_make_a_smaller_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUS", "7")
+    gpu = task(0, b"echo $GPUS")
+    heard = bench.run(bench.admission(shared=("GPUS",)), RunTasks((gpu,)), FinishEngine())
+    assert EngineReady(RANK, 1) in heard
+    assert outcomes(heard)[0].out_snippet == b"7\n"
+
+
+def test_the_log_tells_how_it_went_and_holds_no_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRIVATE_VARIABLE", "private value")
+    bench.run(bench.admission(), RunTasks((task(0, b"true"),)), FinishEngine())
+    assert f"engine 3 on node, pid {os.getpid()}, version {__version__}" in bench.log
+    assert "admitted; 2 cylinders" in bench.log
+    assert "told to finish" in bench.log
+    assert "private value" not in bench.log
+    assert "PRIVATE_VARIABLE" not in bench.log

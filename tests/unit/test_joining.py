@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from disbatch import joining
+from disbatch.errors import DisbatchError, DriverUnreachableError
+from disbatch.kvsstcp.client import DisconnectedError, HandshakeError
+from disbatch.options import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KVS = Address("driver.example.org", 4711)
+
+
+class Client:
+    """Stands for the client of the key-value store: notes how it was made."""
+
+    made_with: dict[str, object]
+    failure: Exception | None = None
+    connection: socket.socket
+
+    def __init__(self, host: str, port: int, *, secret: str | None, connect_timeout: float) -> None:
+        type(self).made_with = {"host": host, "port": port, "secret": secret, "patience": connect_timeout}
+        if self.failure is not None:
+            raise self.failure
+
+    def detach(self) -> socket.socket:
+        return self.connection
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Client]]:
+    ours, theirs = socket.socketpair()
+    kind = type("ThisClient", (Client,), {"connection": ours})
+    monkeypatch.setattr(joining, "KVSClient", kind)
+    yield kind
+    ours.close()
+    theirs.close()
+
+
+def test_a_process_connects_with_the_secret_of_its_environment(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KVSSTCP_SECRET", "s3cret")
+    assert joining.connect(KVS) is client.connection
+    assert client.made_with == {"host": "driver.example.org", "port": 4711, "secret": "s3cret", "patience": 30.0}
+
+
+def test_without_a_secret_it_connects_without(client: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KVSSTCP_SECRET", raising=False)
+    joining.connect(KVS)
+    assert client.made_with["secret"] is None
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        DisconnectedError("connection refused"),
+        HandshakeError("the server does not know the secret"),
+        TimeoutError("timed out"),
+        socket.gaierror(-2, "Name or service not known"),
+    ],
+)
+def test_a_driver_out_of_reach_is_an_error_for_people(client: type[Client], failure: Exception) -> None:
+    client.failure = failure
+    with pytest.raises(DriverUnreachableError) as error:
+        joining.connect(KVS)
+    assert error.value.message == f"cannot reach the driver at driver.example.org:4711: {failure}"
+    assert "--use-address" in error.value.hint
+
+
+@pytest.fixture
+def _quiet_logger() -> Iterator[None]:
+    yield
+    for handler in files_of_the_log():
+        logging.getLogger("disbatch").removeHandler(handler)
+        handler.close()
+
+
+def files_of_the_log() -> list[logging.FileHandler]:
+    return [handler for handler in logging.getLogger("disbatch").handlers if isinstance(handler, logging.FileHandler)]
+
+
+@pytest.mark.usefixtures("_quiet_logger")
+def test_a_log_is_appended_to_from_its_level_on(tmp_path: Path) -> None:
+    path = tmp_path / "my log"
+    path.write_text("earlier\n")
+    log = joining.open_log(str(path), "WARNING")
+    log.info("not this")
+    log.warning("but %s \udcff", "this")
+    earlier, line = path.read_text().splitlines()
+    assert earlier == "earlier"
+    assert line.endswith(r" WARNING  but this \udcff")
+
+
+@pytest.mark.usefixtures("_quiet_logger")
+def test_a_log_goes_nowhere_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    joining.open_log(str(tmp_path / "log"), "DEBUG").error("for the file alone")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("_quiet_logger")
+def test_a_log_that_cannot_be_written_any_more_disturbs_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = joining.open_log(str(tmp_path / "log"), "DEBUG")
+    [handler] = files_of_the_log()
+    stream, handler.stream = handler.stream, FullDisk()
+    log.error("into a full disk")
+    handler.stream = stream
+    assert capfd.readouterr() == ("", "")
+
+
+class FullDisk(io.TextIOWrapper):
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO())
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_log_that_cannot_be_opened_is_an_error_for_people(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "log"
+    with pytest.raises(DisbatchError) as error:
+        joining.open_log(str(path), "INFO")
+    assert error.value.message == f"cannot write the log {path}: No such file or directory"
+    assert error.value.hint

@@ -1,0 +1,417 @@
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import re
+import shlex
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import example, given, settings
+
+from disbatch import __version__
+from disbatch.errors import UsageError
+from disbatch.options import (
+    LOG_LEVELS,
+    Address,
+    ContextOptions,
+    ContextRoleOptions,
+    DriverOptions,
+    EngineRoleOptions,
+    JoinOptions,
+    SshNode,
+    address,
+    arguments_for,
+    check_driver,
+    parse,
+    parser,
+    resume_command,
+    ssh_nodes,
+    ssh_nodes_of_environment,
+)
+
+ROLES: list[type[ContextOptions | JoinOptions]] = [DriverOptions, ContextRoleOptions, EngineRoleOptions]
+
+Role = TypeVar("Role", bound="ContextOptions | JoinOptions")
+
+
+def parsed(role: type[Role], *arguments: str) -> Role:
+    return parse(role, arguments, program="disbatch", description="Does it.")
+
+
+def complaint(role: type[ContextOptions | JoinOptions], *arguments: str) -> str:
+    with pytest.raises(UsageError) as error:
+        parsed(role, *arguments)
+    assert error.value.hint == "see disbatch --help"
+    return error.value.message
+
+
+# Every option, in every way to write it.
+
+CONTEXT_OPTIONS: list[tuple[list[str], str, object]] = [
+    (["-c", "2"], "cpus_per_task", 2.0),
+    (["--cpusPerTask=0.3"], "cpus_per_task", 0.3),
+    (["-l", "big ones"], "label", "big ones"),
+    (["--label", "x"], "label", "x"),
+    (["-s", "a:1"], "ssh_nodes", ((SshNode("a", 1),),)),
+    (["-s", "a:1", "--ssh-node", "b:2,a:3"], "ssh_nodes", ((SshNode("a", 1),), (SshNode("b", 2), SshNode("a", 3)))),
+    (["-t", "12"], "tasks_per_node", 12),
+    (["--tasksPerNode", "1"], "tasks_per_node", 1),
+    (["-E", "GPUS"], "environment_resources", ("GPUS",)),
+    (["--env-resource", "A", "-E", "B"], "environment_resources", ("A", "B")),
+]
+DRIVER_OPTIONS: list[tuple[list[str], str, object]] = [
+    *CONTEXT_OPTIONS,
+    ([], "task_file", "Tasks"),
+    (["-e"], "exit_code", True),
+    (["--exit-code"], "exit_code", True),
+    (["-f"], "fail_fast", True),
+    (["--fail-fast"], "fail_fast", True),
+    (["--force-resume"], "force_resume", True),
+    (["--insecure-kvs"], "insecure_kvs", True),
+    (["--logfile", "my.log"], "log_file", "my.log"),
+    (["--loglevel", "DEBUG"], "log_level", "DEBUG"),
+    (["-p", "out/run 1"], "prefix", "out/run 1"),
+    (["--prefix", "out"], "prefix", "out"),
+    (["-r", "a"], "resume_from", ("a",)),
+    (["-r", "a", "--resume-from", "b"], "resume_from", ("a", "b")),
+    (["-R"], "retry", True),
+    (["--retry"], "retry", True),
+    (["--status-header"], "status_header", True),
+    (["--use-address", "host:0"], "use_address", Address("host", 0)),
+]
+JOIN_OPTIONS: list[tuple[list[str], str, object]] = [
+    (["--run", "/work/a run"], "run", "/work/a run"),
+    (["--kvs", "[::1]:80"], "kvs", Address("::1", 80)),
+    (["--loglevel", "ERROR"], "log_level", "ERROR"),
+]
+ENGINE_OPTIONS: list[tuple[list[str], str, object]] = [
+    *JOIN_OPTIONS,
+    (["--label", "SSH0"], "label", "SSH0"),
+    (["--node", "localhost"], "node", "localhost"),
+    (["--rank", "3"], "rank", 3),
+]
+OPTIONS: dict[type, list[tuple[list[str], str, object]]] = {
+    DriverOptions: DRIVER_OPTIONS,
+    ContextRoleOptions: [*CONTEXT_OPTIONS, *JOIN_OPTIONS],
+    EngineRoleOptions: ENGINE_OPTIONS,
+}
+
+
+@pytest.mark.parametrize(
+    ("role", "arguments", "name", "value"),
+    [(role, *option) for role, options in OPTIONS.items() for option in options],
+)
+def test_an_option_is_read(role: type[DriverOptions], arguments: list[str], name: str, value: object) -> None:
+    task_file = ["Tasks"] if role is DriverOptions else []
+    assert getattr(parsed(role, *arguments, *task_file), name) == value
+    assert getattr(parsed(role, *task_file, *arguments), name) == value
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_these_tests_read_every_option(role: type[DriverOptions]) -> None:
+    assert {name for _, name, _ in OPTIONS[role]} == {field.name for field in fields(role)}
+    written = {word.partition("=")[0] for words, _, _ in OPTIONS[role] for word in words}
+    flags = {flag for field in fields(role) for flag in field.metadata["flags"]}
+    assert flags <= written
+
+
+def test_what_is_not_said_has_its_default() -> None:
+    assert parsed(DriverOptions, "Tasks") == DriverOptions(task_file="Tasks")
+    assert parsed(ContextRoleOptions) == ContextRoleOptions()
+    assert parsed(EngineRoleOptions) == EngineRoleOptions()
+    defaults = DriverOptions()
+    assert (defaults.cpus_per_task, defaults.tasks_per_node, defaults.nodes) == (None, None, ())
+    assert (defaults.prefix, defaults.log_level) == (".", "INFO")
+
+
+def test_the_tasks_may_come_from_standard_input() -> None:
+    assert parsed(DriverOptions, "-").task_file == "-"
+    assert parsed(DriverOptions, "-e", "--", "--odd name").task_file == "--odd name"
+
+
+def test_all_hosts_are_nodes_in_order_with_repetitions() -> None:
+    assert parsed(DriverOptions, "-s", "b:1,a:2", "-s", "b:3", "Tasks").nodes == (
+        SshNode("b", 1),
+        SshNode("a", 2),
+        SshNode("b", 3),
+    )
+
+
+# What a user gets wrong.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: taskfile"),
+        (["Tasks", "More"], "unrecognized arguments: More"),
+        (["Tasks", "--exit"], "unrecognized arguments: --exit"),
+        (["Tasks", "--no-such"], "unrecognized arguments: --no-such"),
+        (["Tasks", "a\nb\x1b"], r"unrecognized arguments: a\nb\x1b"),
+        (["Tasks", "-c"], "argument -c/--cpusPerTask: expected one argument"),
+        (["Tasks", "-c", "0"], "argument -c/--cpusPerTask: it must be a number above 0, not '0'"),
+        (["Tasks", "-c", "-1"], "argument -c/--cpusPerTask: it must be a number above 0, not '-1'"),
+        (["Tasks", "-c", "nan"], "argument -c/--cpusPerTask: it must be a number above 0, not 'nan'"),
+        (["Tasks", "-c", "inf"], "argument -c/--cpusPerTask: it must be a number above 0, not 'inf'"),
+        (["Tasks", "-c", "0.0001"], "argument -c/--cpusPerTask: it must be at least 0.001, not '0.0001'"),
+        (["Tasks", "-c", "many"], "argument -c/--cpusPerTask: it must be a number above 0, not 'many'"),
+        (["Tasks", "-t", "0"], "argument -t/--tasksPerNode: it must be a whole number of at least 1, not '0'"),
+        (["Tasks", "-t", "-2"], "argument -t/--tasksPerNode: it must be a whole number of at least 1, not '-2'"),
+        (["Tasks", "-t", "1.5"], "argument -t/--tasksPerNode: it must be a whole number of at least 1, not '1.5'"),
+        (["Tasks", "-t", "²"], "argument -t/--tasksPerNode: it must be a whole number of at least 1, not '²'"),
+        (["Tasks", "-l", ""], "argument -l/--label: it must be printable and not empty"),
+        (["Tasks", "-l", "a\nb"], "argument -l/--label: it must be printable and not empty"),
+        (["Tasks", "-E", ""], "argument -E/--env-resource: it must be printable and not empty"),
+        (
+            ["Tasks", "--use-address", "host"],
+            "argument --use-address: 'host' is no address; write it as HOST:PORT, with port 0 for any",
+        ),
+    ],
+)
+def test_a_mistake_gets_one_clear_line(arguments: list[str], message: str) -> None:
+    assert complaint(DriverOptions, *arguments) == message
+
+
+def test_a_level_of_the_log_is_one_of_five() -> None:
+    message = complaint(DriverOptions, "Tasks", "--loglevel", "LOUD")
+    assert message.startswith("argument --loglevel: invalid choice: 'LOUD' (choose from ")
+    assert all(level in message for level in LOG_LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it names no host; write HOST:N, for example localhost:4"),
+        (" , ", "it names no host; write HOST:N, for example localhost:4"),
+        ("a", "'a' has no core count; write it as HOST:N, for example 'a:4'"),
+        ("a:1,b", "'b' has no core count; write it as HOST:N, for example 'b:4'"),
+        (":4", "':4' names no host; write it as HOST:N, for example 'localhost:4'"),
+        ("a:", "the core count of 'a' must be a whole number of at least 1, not ''"),
+        ("a:0", "the core count of 'a' must be a whole number of at least 1, not '0'"),
+        ("a:-4", "the core count of 'a' must be a whole number of at least 1, not '-4'"),
+        ("a:1.5", "the core count of 'a' must be a whole number of at least 1, not '1.5'"),
+        ("a:x", "the core count of 'a' must be a whole number of at least 1, not 'x'"),
+        ("a:100001", "the core count of 'a' may be 100000 at most, not 100001"),
+        ("a b:4", "'a b' is no host name"),
+        ("-oProxyCommand=rm:4", "'-oProxyCommand=rm' is no host name"),
+        ("a\x1b[2J:4", r"'a\x1b[2J' is no host name"),
+        ("\udcff:4", r"'\udcff' is no host name"),
+        ("a\nb", r"'a\nb' has no core count; write it as HOST:N, for example 'a\nb:4'"),
+    ],
+)
+def test_a_bad_list_of_hosts_is_complained_about(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ssh_nodes(text)
+    if text:
+        assert complaint(DriverOptions, f"-s={text}", "Tasks") == f"argument -s/--ssh-node: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "nodes"),
+    [
+        ("localhost:4", (SshNode("localhost", 4),)),
+        (" a:1 ,, b:02,", (SshNode("a", 1), SshNode("b", 2))),
+        ("me@host.example.org:3", (SshNode("me@host.example.org", 3),)),
+        ("::1:4", (SshNode("::1", 4),)),
+    ],
+)
+def test_a_list_of_hosts_is_read(text: str, nodes: tuple[SshNode, ...]) -> None:
+    assert ssh_nodes(text) == nodes
+
+
+def test_hosts_may_come_from_the_environment() -> None:
+    assert ssh_nodes_of_environment({"DISBATCH_SSH_NODELIST": "a:1,b:2"}) == (SshNode("a", 1), SshNode("b", 2))
+
+
+@pytest.mark.parametrize("environment", [{}, {"DISBATCH_SSH_NODELIST": ""}])
+def test_no_hosts_anywhere_is_a_mistake(environment: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="no resources to run on") as error:
+        ssh_nodes_of_environment(environment)
+    assert error.value.hint == "name hosts and their cores, for example -s localhost:4"
+
+
+def test_a_bad_list_in_the_environment_is_named_as_such() -> None:
+    with pytest.raises(UsageError, match=r"^DISBATCH_SSH_NODELIST: 'a' has no core count"):
+        ssh_nodes_of_environment({"DISBATCH_SSH_NODELIST": "a"})
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "shown"),
+    [
+        ("host:80", Address("host", 80), "host:80"),
+        ("127.0.0.1:0", Address("127.0.0.1", 0), "127.0.0.1:0"),
+        (":65535", Address("", 65535), ":65535"),
+        ("[::1]:80", Address("::1", 80), "[::1]:80"),
+        ("::1:80", Address("::1", 80), "[::1]:80"),
+    ],
+)
+def test_an_address_is_read_and_shown(text: str, read: Address, shown: str) -> None:
+    assert address(text) == read
+    assert str(read) == shown
+    assert address(shown) == read
+
+
+@pytest.mark.parametrize("text", ["", "host", "host:", "host:x", "host:-1", "host:65536", "host:1.0", "host:²"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no address; write it as HOST:PORT"):
+        address(text)
+
+
+@given(st.text() | st.text("a:,1[]- \n²", max_size=12))
+@example("localhost:" + "9" * 5000)
+def test_parsers_of_values_raise_value_errors_of_one_line_on_any_text(text: str) -> None:
+    for read in (ssh_nodes, address):
+        try:
+            read(text)
+        except ValueError as error:
+            assert str(error).isprintable()  # noqa: PT017 - that it raises nothing else is the other half
+
+
+WORDS = [*(flag for field in fields(DriverOptions) for flag in field.metadata["flags"]), "-", "--", "=", "a:4", "1"]
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.sampled_from(WORDS) | st.text(max_size=5), max_size=6))
+def test_no_command_line_does_anything_but_work_or_get_one_line(arguments: list[str]) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            parsed(DriverOptions, *arguments)
+        except UsageError as error:
+            assert error.message.isprintable()  # noqa: PT017 - as above
+        except SystemExit as end:
+            assert end.code == 0  # noqa: PT017 - --help
+
+
+def test_options_of_a_resume_need_one() -> None:
+    check_driver(DriverOptions())
+    check_driver(DriverOptions(retry=True, force_resume=True, resume_from=("a",)))
+    with pytest.raises(UsageError, match="-R needs -r STATUSFILE"):
+        check_driver(DriverOptions(retry=True))
+    with pytest.raises(UsageError, match="--force-resume needs -r STATUSFILE"):
+        check_driver(DriverOptions(force_resume=True))
+
+
+# Help.
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_help_tells_of_every_visible_option(role: type[DriverOptions]) -> None:
+    text = " ".join(parser(role, "disbatch", "Does it.").format_help().split())
+    assert "Does it." in text
+    for field in fields(role):
+        for flag in field.metadata["flags"] or [field.metadata["metavar"]]:
+            hidden = field.metadata["help"] == argparse.SUPPRESS
+            assert (f" {flag}" in text) is not hidden, flag
+        if field.metadata["help"] != argparse.SUPPRESS:
+            assert field.metadata["help"] in text, "help is shown as it is written"
+
+
+def test_only_what_the_processes_of_a_run_tell_one_another_is_hidden() -> None:
+    hidden = {field.name for role in ROLES for field in fields(role) if field.metadata["help"] == argparse.SUPPRESS}
+    assert hidden == {"environment_resources", "run", "kvs", "label", "node", "rank"}
+
+
+def test_help_and_version_are_printed_and_end_it(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("-h", "--help", "--version"):
+        with pytest.raises(SystemExit) as end:
+            parsed(DriverOptions, flag)
+        assert end.value.code == 0
+    assert capsys.readouterr().out.splitlines()[-1] == __version__
+
+
+# Arguments for other processes.
+
+printable = st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "), min_size=1)
+paths = st.text(st.characters(exclude_characters="\0", exclude_categories=()), min_size=1)
+hosts = st.text("abc.-:@[]", min_size=1).filter(lambda host: not host.startswith("-"))
+nodes = st.builds(SshNode, hosts, st.integers(1, 1000))
+context_fields: dict[str, st.SearchStrategy[Any]] = {
+    "cpus_per_task": st.none() | st.floats(min_value=1e-3, max_value=1e6),
+    "label": st.none() | printable,
+    "ssh_nodes": st.lists(st.lists(nodes, min_size=1).map(tuple), max_size=3).map(tuple),
+    "tasks_per_node": st.none() | st.integers(1, 10_000),
+    "environment_resources": st.lists(printable, max_size=3).map(tuple),
+}
+join_fields: dict[str, st.SearchStrategy[Any]] = {
+    "run": paths,
+    "kvs": st.builds(Address, st.text("abc.:-"), st.integers(0, 65535)),
+    "log_level": st.sampled_from(LOG_LEVELS),
+}
+engine_fields: dict[str, st.SearchStrategy[Any]] = {
+    **join_fields,
+    "label": paths,
+    "node": paths,
+    "rank": st.integers(0, 1 << 40),
+}
+driver_fields: dict[str, st.SearchStrategy[Any]] = {
+    **context_fields,
+    "exit_code": st.booleans(),
+    "fail_fast": st.booleans(),
+    "force_resume": st.booleans(),
+    "insecure_kvs": st.booleans(),
+    "log_file": st.none() | paths,
+    "log_level": st.sampled_from(LOG_LEVELS),
+    "prefix": paths,
+    "resume_from": st.lists(paths, max_size=3).map(tuple),
+    "retry": st.booleans(),
+    "status_header": st.booleans(),
+    "use_address": st.none() | st.builds(Address, st.text("abc.:-"), st.integers(0, 65535)),
+}
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.builds(ContextRoleOptions, **context_fields, **join_fields)
+    | st.builds(EngineRoleOptions, **engine_fields)
+    | st.builds(JoinOptions, **join_fields)
+    | st.builds(ContextOptions, **context_fields)
+)
+def test_arguments_are_read_as_what_they_were_made_of(options: ContextOptions | JoinOptions) -> None:
+    assert parsed(type(options), *arguments_for(options)) == options
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.builds(DriverOptions, **driver_fields))
+def test_arguments_of_a_driver_are_read_as_what_they_were_made_of(options: DriverOptions) -> None:
+    assert parsed(DriverOptions, *arguments_for(options), "") == options
+
+
+def test_a_context_reads_what_the_driver_hands_on() -> None:
+    driver = parsed(DriverOptions, "-c", "0.5", "-t", "3", "-E", "A", "-E", "B", "-l", "mine", "-e", "Tasks")
+    handed_on = arguments_for(driver, ["cpus_per_task", "tasks_per_node", "environment_resources"])
+    assert handed_on == ["--cpusPerTask=0.5", "--tasksPerNode=3", "--env-resource=A", "--env-resource=B"]
+    context = parsed(ContextRoleOptions, *handed_on, "-t", "1")
+    assert (context.cpus_per_task, context.tasks_per_node, context.label) == (0.5, 1, None)
+
+
+def test_values_at_their_defaults_are_not_handed_on() -> None:
+    assert arguments_for(DriverOptions()) == []
+    assert arguments_for(EngineRoleOptions(run="r"), ["rank", "label"]) == []
+
+
+def test_a_value_that_looks_like_an_option_is_none() -> None:
+    assert arguments_for(JoinOptions(run="--kvs")) == ["--run=--kvs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status_files"),
+    [
+        (["-s", "localhost:2", "my tasks"], ["my tasks_status.txt"]),
+        (["-s", "localhost:2", "--", "-tasks"], ["a", "it's"]),
+        (["-r", "earlier", "-e", "-"], ["now"]),
+    ],
+)
+def test_the_command_that_resumes_is_the_one_that_was_given_with_the_status_files(
+    arguments: list[str], status_files: list[str]
+) -> None:
+    program, *words = shlex.split(resume_command(["disbatch"], arguments, status_files))
+    assert program == "disbatch"
+    before = parsed(DriverOptions, *arguments)
+    after = parsed(DriverOptions, *words)
+    assert after.resume_from == (*before.resume_from, *status_files)
+    assert after.task_file == before.task_file
+    assert after.nodes == before.nodes

@@ -1,0 +1,234 @@
+"""The house itself: which file may import what, and that every file has its twin test."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+HOUSE = ROOT / "disbatch"
+TWINS = ROOT / "tests" / "unit"
+
+PURE = {
+    "errors.py",
+    "tasks.py",
+    "messages.py",
+    "taskfile.py",
+    "statusfile.py",
+    "options.py",
+    "runfiles.py",
+    "kvsstcp/wire.py",
+    "kvsstcp/store.py",
+    "kvsstcp/auth.py",
+    "driver/events.py",
+    "driver/fleet.py",
+    "driver/controller.py",
+    "contexts/base.py",
+    "contexts/ssh.py",
+    "engine/roster.py",
+    "engine/environment.py",
+    "engine/snippet.py",
+}
+"""Files that decide and do nothing: their clock, files, randomness and environment come in as arguments."""
+
+ROLES = ("driver", "contexts", "engine")
+
+HARMLESS = {
+    *("__future__", "abc", "argparse", "array", "bisect", "collections", "dataclasses", "enum", "functools", "heapq"),
+    *("hmac", "itertools", "json", "math", "msgpack", "operator", "os.path", "re", "shlex", "struct", "typing"),
+}
+"""What a pure file may import from elsewhere: what computes with its arguments alone."""
+
+OUTSIDE = {"open", "print", "input", "breakpoint"}
+"""Builtins that reach out of the process; no pure file calls them."""
+
+
+def source_files() -> list[str]:
+    return sorted(path.relative_to(HOUSE).as_posix() for path in HOUSE.rglob("*.py"))
+
+
+def is_type_checking(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def statements(node: ast.AST, *, for_types: bool) -> Iterator[ast.AST]:
+    """Every node under `node`; without `for_types` not those that only a type checker sees."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and is_type_checking(child.test) and not for_types:
+            for alternative in child.orelse:
+                yield alternative
+                yield from statements(alternative, for_types=for_types)
+        else:
+            yield child
+            yield from statements(child, for_types=for_types)
+
+
+def imported(tree: ast.AST, *, for_types: bool = False) -> set[str]:
+    """Modules that code imports, wherever it does; what is imported from a package counts as a module of its own."""
+    modules: set[str] = set()
+    for node in statements(tree, for_types=for_types):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: relative imports are not used in this house"
+            assert node.module is not None
+            modules.update(home_of(node.module, alias.name) for alias in node.names)
+    return modules
+
+
+def home_of(module: str, name: str) -> str:
+    """Module that `from module import name` is about: `module.name` where that is one of ours, else `module`."""
+    inner = Path(*module.split("."), name)
+    is_module = (ROOT / inner).with_suffix(".py").exists() or (ROOT / inner).is_dir()
+    return f"{module}.{name}" if is_module and module.partition(".")[0] == "disbatch" else module
+
+
+def file_of(module: str) -> str:
+    """File of one of our own modules, relative to the house."""
+    path = HOUSE.joinpath(*module.split(".")[1:])
+    inside = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return inside.relative_to(HOUSE).as_posix()
+
+
+def parsed(file: str) -> ast.Module:
+    return ast.parse((HOUSE / file).read_bytes(), file)
+
+
+def is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "disbatch"
+
+
+def is_harmless(module: str) -> bool:
+    return module in HARMLESS or module.partition(".")[0] in HARMLESS
+
+
+@pytest.mark.parametrize("file", sorted(PURE))
+def test_a_pure_file_imports_nothing_that_does_something(file: str) -> None:
+    for module in imported(parsed(file)):
+        if is_ours(module):
+            home = file_of(module)
+            assert home in PURE | {"__init__.py"}, (
+                f"disbatch/{file} is pure and must not import {module}, which is not: pass in what it needs of it"
+            )
+        else:
+            assert is_harmless(module), (
+                f"disbatch/{file} is pure and must not import {module}: pass in what it needs of it "
+                "(a module that only computes with its arguments belongs into HARMLESS of this test)"
+            )
+
+
+@pytest.mark.parametrize("file", sorted(PURE))
+def test_a_pure_file_calls_nothing_that_reaches_out(file: str) -> None:
+    for node in ast.walk(parsed(file)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            name = node.func.id
+            assert name not in OUTSIDE, f"disbatch/{file}, line {node.lineno}: a pure file must not call {name}()"
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    modules = imported(parsed("__init__.py")) - {"__future__"}
+    assert not modules, f"disbatch/__init__.py is imported with every pure file and must not import {modules}"
+
+
+@pytest.mark.parametrize("file", [file for file in source_files() if file.startswith(ROLES)])
+def test_no_role_imports_another(file: str) -> None:
+    own = file.partition("/")[0]
+    others = {f"disbatch.{role}" for role in ROLES if role != own}
+    for module in imported(parsed(file), for_types=True):
+        role = ".".join(module.split(".")[:2])
+        assert role not in others, (
+            f"disbatch/{file} must not import {module}: the {own} and another role share only what lies above them"
+        )
+
+
+@pytest.mark.parametrize("file", [file for file in source_files() if file.startswith("kvsstcp/")])
+def test_the_key_value_store_imports_nothing_of_disbatch(file: str) -> None:
+    for module in imported(parsed(file), for_types=True):
+        assert not is_ours(module) or module.startswith("disbatch.kvsstcp"), (
+            f"disbatch/{file} must not import {module}: the key-value store is of use without disbatch"
+        )
+
+
+def twin_of(file: str) -> str:
+    folder, _, name = file.rpartition("/")
+    return f"{folder}/test_{name}" if folder else f"test_{name}"
+
+
+WITHOUT_TWIN = {file for file in source_files() if file.endswith(("__init__.py", "__main__.py"))} | {
+    # Covered by end-to-end tests so far; a file leaves this list as it gets its twin.
+    "driver/address.py",
+    "driver/events.py",
+    "driver/feeder.py",
+    "driver/fleet.py",
+    "driver/loop.py",
+    "driver/process.py",
+    "driver/recorder.py",
+    "eventloop.py",
+    "kvsstcp/dump.py",
+    "kvsstcp/endpoint.py",
+    "kvsstcp/kvsclient.py",
+    "kvsstcp/kvsstcp.py",
+    "kvsstcp/thread.py",
+    "mailbox.py",
+    "messages.py",
+}
+
+
+@pytest.mark.parametrize("file", sorted(set(source_files()) - WITHOUT_TWIN))
+def test_every_source_file_has_its_twin_test(file: str) -> None:
+    twin = TWINS / twin_of(file)
+    assert twin.exists(), f"disbatch/{file} has no twin test: write {twin.relative_to(ROOT)}"
+    tree = ast.parse(twin.read_bytes(), str(twin))
+    names = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert any(name.lower().startswith("test") for name in names), f"{twin.relative_to(ROOT)} tests nothing"
+
+
+def test_the_lists_of_this_test_are_up_to_date() -> None:
+    missing = PURE - set(source_files())
+    assert not missing, f"these files are in PURE of this test and not in the house: {sorted(missing)}"
+    for role in ROLES:
+        assert (HOUSE / role).is_dir(), f"{role} is in ROLES of this test and no folder of the house"
+    for module in HARMLESS - {"msgpack"}:
+        assert module.partition(".")[0] in sys.stdlib_module_names, f"{module} is no module of Python's"
+    for name in OUTSIDE:
+        assert hasattr(builtins, name)
+
+
+# That this test itself sees what it is to see.
+
+
+@pytest.mark.parametrize(
+    ("code", "modules"),
+    [
+        ("import os.path, socket", {"os.path", "socket"}),
+        ("from os import path", {"os"}),
+        ("from disbatch import __version__, options", {"disbatch", "disbatch.options"}),
+        ("from disbatch.engine import process as engine", {"disbatch.engine.process"}),
+        ("from disbatch.tasks import Task", {"disbatch.tasks"}),
+        ("def late():\n    import time", {"time"}),
+        ("if TYPE_CHECKING:\n    import time\nelse:\n    import io", {"io"}),
+        ("if typing.TYPE_CHECKING:\n    import time", set()),
+        ("try:\n    import time\nexcept ImportError:\n    import random", {"time", "random"}),
+    ],
+)
+def test_imports_are_found_wherever_they_stand(code: str, modules: set[str]) -> None:
+    assert imported(ast.parse(code)) == modules
+
+
+def test_imports_for_types_are_found_where_they_count() -> None:
+    assert imported(ast.parse("if TYPE_CHECKING:\n    import time"), for_types=True) == {"time"}
+
+
+@pytest.mark.parametrize("module", ["os", "sys", "time", "collections.abc", "os.path", "random", "datetime", "pickle"])
+def test_only_what_computes_is_harmless(module: str) -> None:
+    assert is_harmless(module) is (module in {"collections.abc", "os.path"})

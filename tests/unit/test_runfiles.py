@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import subprocess
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from disbatch.runfiles import RunFiles, script_text, set_aside_name, task_source_name, unique_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NASTY = [
+    "plain",
+    "two words",
+    "it's",
+    '"quoted"',
+    "line\nend",
+    "$HOME",
+    "`date`",
+    "a\\b",
+    "*",
+    "~",
+    "",
+    "-x",
+    "ü\udcff",
+]
+"""Words that a shell changes unless they are quoted."""
+
+
+def test_files_are_named_as_documented() -> None:
+    files = RunFiles("/work/my run/Tasks_disBatch_260102030405_007")
+    assert files.job == "Tasks_disBatch_260102030405_007"
+    assert files.directory == "/work/my run"
+    endings = {
+        files.status: "_status.txt",
+        files.driver_log: "_driver.log",
+        files.script: "_dbUtil.sh",
+        files.kvs_address: "_kvsinfo.txt",
+        files.context_launch_log(4711): "_4711_context_launch.log",
+        files.context_log("SSH0"): "_SSH0.context.log",
+        files.engine_log("SSH0", "node1", 3): "_SSH0_node1_engine_3.log",
+        files.engine_output("SSH0", "node1"): "_SSH0_node1_engine_wrap.log",
+    }
+    assert endings == {f"{files.unique_id}{ending}": ending for ending in endings.values()}
+
+
+def test_a_run_in_the_root_directory_has_a_directory() -> None:
+    assert (RunFiles("/run").directory, RunFiles("/run").job) == ("/", "run")
+
+
+def test_labels_and_nodes_make_no_directories_of_names() -> None:
+    files = RunFiles("/work/run")
+    assert files.context_log("../a/b") == "/work/run_.._a_b.context.log"
+    assert files.engine_log("a/b", "c/d", 0) == "/work/run_a_b_c_d_engine_0.log"
+    assert files.engine_output("a\0b", "c d") == "/work/run_a_b_c d_engine_wrap.log"
+
+
+@pytest.mark.parametrize(
+    ("task_file", "name"), [("-", "stdin"), ("Tasks", "Tasks"), ("/work/my tasks.txt", "my tasks.txt"), ("../-", "-")]
+)
+def test_a_task_file_is_called_by_its_base_name(task_file: str, name: str) -> None:
+    assert task_source_name(task_file) == name
+
+
+NOW = datetime(2026, 1, 2, 3, 4, 5)  # noqa: DTZ001 - as on a user's clock
+
+
+@pytest.mark.parametrize(
+    ("prefix", "is_directory", "digits", "expected"),
+    [
+        ("/work", True, 7, "/work/Tasks_disBatch_260102030405_007"),
+        ("/work/my run", True, 999, "/work/my run/Tasks_disBatch_260102030405_999"),
+        ("/work/my run", False, 7, "/work/my run"),
+    ],
+)
+def test_a_unique_id_is_made_under_a_directory_and_given_otherwise(
+    prefix: str,
+    is_directory: bool,  # noqa: FBT001 - of the table
+    digits: int,
+    expected: str,
+) -> None:
+    made = unique_id(prefix, prefix_is_directory=is_directory, source_name="Tasks", now=NOW, digits=digits)
+    assert made == expected
+
+
+def test_files_set_aside_are_numbered() -> None:
+    assert [set_aside_name("/work/run_status.txt", number) for number in (1, 12)] == [
+        "/work/run_status.txt.1",
+        "/work/run_status.txt.12",
+    ]
+
+
+SECRET = "s3cret"
+
+
+class Script:
+    """A script that joins a run, whose disbatch shows its arguments and its secret."""
+
+    def __init__(self, folder: Path, run: list[str], inherited: list[str], secret: str | None = SECRET) -> None:
+        folder.mkdir()
+        show = folder / "show it.sh"
+        show.write_text('printf "%s\\0" "${KVSSTCP_SECRET-none}" "$@"\n')
+        self.path = folder / "run_dbUtil.sh"
+        self.elsewhere = folder
+        text = script_text(["/bin/bash", str(show)], run, inherited, secret)
+        self.path.write_bytes(text.encode(errors="surrogateescape"))
+        self.path.chmod(0o700)
+
+    def arguments(self, *given: str) -> list[str]:
+        """Secret and arguments that disbatch gets when the script is called in another directory without a PATH."""
+        shown = subprocess.run(
+            [self.path, *given], env={}, cwd=self.elsewhere, stdout=subprocess.PIPE, check=True
+        ).stdout.decode(errors="surrogateescape")
+        return shown.split("\0")[:-1]
+
+
+@pytest.fixture(params=["plain", "two words", "it's", '"quoted"', "line\nend", "$HOME", "`date`"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / str(request.param)
+
+
+def test_the_script_starts_a_context_with_exactly_these_arguments(folder: Path) -> None:
+    script = Script(folder, run=["--run=/a b", *NASTY], inherited=["--cpusPerTask=2", *NASTY])
+    assert script.arguments(*NASTY) == [
+        *("s3cret", "--context"),
+        *("--run=/a b", *NASTY),
+        *("--cpusPerTask=2", *NASTY),
+        *NASTY,
+    ]
+
+
+def test_the_script_starts_an_engine_with_exactly_these_arguments(folder: Path) -> None:
+    script = Script(folder, run=["--run=/a b", *NASTY], inherited=["--cpusPerTask=2"])
+    assert script.arguments("--engine", *NASTY) == ["s3cret", "--engine", "--run=/a b", *NASTY, *NASTY]
+
+
+def test_only_a_first_argument_asks_for_an_engine(tmp_path: Path) -> None:
+    script = Script(tmp_path / "x", run=["R"], inherited=[])
+    assert script.arguments() == ["s3cret", "--context", "R"]
+    assert script.arguments("-l", "--engine") == ["s3cret", "--context", "R", "-l", "--engine"]
+
+
+@pytest.mark.parametrize("secret", ["00ff", "it's $HOME"])
+def test_the_script_hands_on_the_secret_in_its_environment_alone(tmp_path: Path, secret: str) -> None:
+    got, *arguments = Script(tmp_path / "x", run=["R"], inherited=["I"], secret=secret).arguments("A")
+    assert got == secret
+    assert secret not in arguments
+
+
+def test_without_a_secret_the_script_names_none(tmp_path: Path) -> None:
+    assert Script(tmp_path / "x", run=["R"], inherited=[], secret=None).arguments()[0] == "none"
+
+
+def test_the_script_says_what_it_is_for_and_that_it_is_to_be_kept() -> None:
+    text = script_text(["python"], ["R"], [], "s3cret")
+    assert text.startswith("#!/bin/bash\n# Adds resources to a run of disbatch")
+    assert "whoever can read it can run commands as you" in text
