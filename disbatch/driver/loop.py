@@ -81,6 +81,12 @@ class DriverLoop:
         self._pid = os.getpid()
         self._end: events.EndRun | None = None
         self._former_limit = descriptors.make_room(DESCRIPTORS)
+        # From the beginning: a signal may come before anything else does.
+        for number, exit_status in EXIT_STATUS_OF_SIGNAL.items():
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # `nohup` wants the run to outlive its terminal
+            self._loop.on_signal(number, partial(self.happened, events.SignalCame(number.name, exit_status)))
+        self._loop.on_signal(signal.SIGCHLD, self._check_own_context)
 
     def serve(self, listening: socket.socket, secret: bytes | None) -> None:
         """Open the key-value store of the run on a socket that listens already."""
@@ -101,11 +107,6 @@ class DriverLoop:
     def run(self, feeder: Feeder) -> events.EndRun:
         """Go through the run to its end."""
         self._feeder = feeder
-        for number, exit_status in EXIT_STATUS_OF_SIGNAL.items():
-            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # `nohup` wants the run to outlive its terminal
-            self._loop.on_signal(number, partial(self.happened, events.SignalCame(number.name, exit_status)))
-        self._loop.on_signal(signal.SIGCHLD, self._check_own_context)
         self._perform(self._controller.begin())
         while self._end is None:
             self._handle_inbox()

@@ -74,6 +74,11 @@ def _run(
     if asked.status_header:
         recorder.add(statusfile.HEADER)
     log.info("disbatch %s, pid %d: %s", __version__, os.getpid(), sys.argv)
+    loop = EventLoop()
+    controller = Controller(_settings(asked, files))
+    driver = DriverLoop(
+        loop, controller, recorder, files.job, _own_context(asked, files, hosts, port, secret), log, _tell
+    )
     public = address.advertised(asked.use_address, port, [host.host for host in hosts])
     _write_script(files, asked, public, secret)
     _write(files.kvs_address, f"{public}\n".encode(), 0o644)
@@ -84,11 +89,6 @@ def _run(
         _tell("--insecure-kvs: whoever can connect to this machine can run commands as you while this run goes on")
     for warning in earlier.warnings if earlier else ():
         _tell(warning)
-    loop = EventLoop()
-    controller = Controller(_settings(asked, files))
-    driver = DriverLoop(
-        loop, controller, recorder, files.job, _own_context(asked, files, hosts, port, secret), log, _tell
-    )
     try:
         driver.serve(listening, secret)
         end = driver.run(Feeder(task_file, earlier, loop, driver.happened))
