@@ -144,7 +144,8 @@ class TaskReport:
 class ContextCame:
     """A context has come, can start these engines, and waits for an answer under the key of its token.
 
-    `label` is empty where the user gave none; `version` is that of its disbatch.
+    `label` is empty where the user gave none; `version` is that of its disbatch; `environment_resources` are the names
+    of variables whose elements its engines share out to their cylinders.
     """
 
     token: str
@@ -154,6 +155,7 @@ class ContextCame:
     host: str
     pid: int
     nodes: tuple[NodeOffer, ...]
+    environment_resources: tuple[str, ...]
 
 
 @_message

@@ -73,6 +73,7 @@ class Context:
                 host=os.uname().nodename,
                 pid=os.getpid(),
                 nodes=self._offers,
+                environment_resources=self._asked.environment_resources,
             )
         )
         self._loop.after(ANSWER_PATIENCE, partial(self._fail, "the driver did not answer"))

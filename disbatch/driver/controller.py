@@ -13,25 +13,20 @@ from typing import TYPE_CHECKING
 
 from disbatch import messages
 from disbatch.driver import events
-from disbatch.driver.fleet import Fleet, Stage
+from disbatch.driver.fleet import Fleet
+from disbatch.driver.membership import GRACE, Membership
 from disbatch.errors import ExitStatus
 from disbatch.tasks import Barrier, PerEngineTask, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from disbatch.driver.events import Command, Event, Item
-    from disbatch.driver.fleet import Context, Engine
+    from disbatch.driver.events import Command, Event, Item, Settings
+    from disbatch.driver.fleet import Engine
     from disbatch.taskfile import Complaint
 
 READ_AHEAD = 256
 """Items asked for at a time, where the cylinders do not call for more."""
-
-GRACE = 5.0
-"""Seconds between TERM and KILL for tasks that a run ends."""
-
-GIVE_BACK_AFTER = 10.0
-"""Seconds until the tasks of a lost engine run elsewhere: longer than it takes to end them when it loses the driver."""
 
 CONTEXT_PATIENCE = 2.0
 """Seconds that contexts have to leave when all engines have."""
@@ -49,19 +44,6 @@ class Phase(Enum):
     STOPPING = auto()
     """The run is cut short; engines end their tasks, run STOP commands and leave."""
     ENDED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the controller must know of the user's wishes and of the run."""
-
-    version: str
-    job: str
-    task_source: str
-    directory: bytes
-    exit_code: bool = False
-    fail_fast: bool = False
-    environment_resources: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -83,16 +65,14 @@ class Controller:
         self.fleet = Fleet()
         self.phase = Phase.WORKING
         self._commands: list[Command] = []
+        self._membership = Membership(settings, self.fleet, self._commands.append, self._take_back_from)
         self._now = 0.0
         self._backlog: deque[Item] = deque()
         self._outstanding: dict[int, tuple[Task, Engine]] = {}
         self._new: dict[int, list[Task]] = {}
         self._per_engine_tasks: list[PerEngineTask] = []
-        self._per_engine_settled = False
         self._is_reading = False
         self._list_ended = False
-        self._context_pending = False
-        self._resources_wanted = False
         self._barriers_ahead = 0
         self._barrier_reached: float | None = None
         self._failed_since_barrier = 0
@@ -102,25 +82,13 @@ class Controller:
             events.ItemsRead: self._items_read,
             events.ReadingFailed: self._cannot_go_on,
             events.RecordingFailed: self._cannot_go_on,
-            events.EngineLost: self._engine_lost,
-            events.ContextLost: self._context_lost,
-            events.OwnContextEnded: self._own_context_ended,
             events.SignalCame: self._signal_came,
-            events.TasksCouldBeGivenBack: self._give_back_of_lost,
             events.PatienceEnded: self._patience_ended,
-            messages.ContextCame: self._context_came,
-            messages.ContextFailed: self._context_failed,
-            messages.ContextToldToEnd: self._context_told_to_end,
-            messages.ContextLeft: self._context_left,
-            messages.EngineProcessEnded: self._engine_process_ended,
-            messages.EngineCame: self._engine_came,
-            messages.EngineUnfit: self._engine_unfit,
-            messages.EngineReady: self._engine_ready,
-            messages.EngineLeft: self._engine_left,
             messages.CylindersFreed: self._cylinders_freed,
             messages.TasksEnded: self._tasks_ended,
             messages.TasksReturned: self._tasks_returned,
             messages.PerEngineTaskEnded: self._per_engine_task_ended,
+            **self._membership.handlers,
         }
 
     def begin(self) -> list[Command]:
@@ -138,7 +106,8 @@ class Controller:
         return self._take_commands()
 
     def _take_commands(self) -> list[Command]:
-        commands, self._commands = self._commands, []
+        commands = self._commands.copy()
+        self._commands.clear()
         return commands
 
     def _do(self, command: Command) -> None:
@@ -169,8 +138,8 @@ class Controller:
             self._recall_held_tasks()
             if self._list_ended and not self._backlog and not self._outstanding:
                 self._finish()
-            else:
-                self._check_resources()
+            elif self._membership.is_forsaken:
+                self._stop(ExitStatus.FAILED, "no engine is left to run the remaining tasks")
         if self.phase in (Phase.FINISHING, Phase.STOPPING):
             self._end_if_alone()
 
@@ -193,16 +162,16 @@ class Controller:
             if backlog:
                 backlog.popleft()
         if self._list_ended:
-            self._settle_per_engine_tasks()
+            self._membership.settle_per_engine_tasks(tuple(self._per_engine_tasks))
 
     def _start(self, task: Task) -> bool:
         """Whether a cylinder was free for the task, which is then given to its engine."""
-        self._settle_per_engine_tasks()
+        self._membership.settle_per_engine_tasks(tuple(self._per_engine_tasks))
         # A task may wait at an engine where it would wait here anyway, and where others are sure to come after it.
         many_wait = not self._barriers_ahead and len(self._backlog) > self.fleet.cylinders
         engine = self.fleet.place_for_task(may_wait=many_wait)
         if engine is None:
-            self._want_resources()
+            self._membership.want()
             return False
         self.fleet.give(engine, task.task_id)
         self._outstanding[task.task_id] = (task, engine)
@@ -273,14 +242,6 @@ class Controller:
             self._is_reading = True
             self._do(events.ReadItems(wanted))
 
-    def _settle_per_engine_tasks(self) -> None:
-        """Take the per-engine commands for complete, and admit the engines that waited for them."""
-        if not self._per_engine_settled:
-            self._per_engine_settled = True
-            for engine in self.fleet.engines:
-                if engine.stage is Stage.WAITING:
-                    self._admit_engine(engine)
-
     # Tasks that have ended.
 
     def _cylinders_freed(self, event: messages.CylindersFreed) -> None:
@@ -346,156 +307,8 @@ class Controller:
         tasks.sort(key=lambda task: task.task_id, reverse=True)
         backlog.extendleft(tasks)
 
-    # Contexts.
-
-    def _want_resources(self) -> None:
-        if not self._resources_wanted:
-            self._resources_wanted = self._context_pending = True
-            self._do(events.StartContext())
-
-    def _context_came(self, event: messages.ContextCame) -> None:
-        refusal = None
-        if self.phase is not Phase.WORKING:
-            refusal = messages.ContextRefused(run_done=True, reason="the run is over")
-        elif event.version != self._settings.version:
-            reason = f"it is of version {event.version}, the driver of {self._settings.version}"
-            self._tell(f"refused the context on {event.host}: {reason}")
-            refusal = messages.ContextRefused(run_done=False, reason=reason)
-        if refusal is not None:
-            self._do(events.SendToContext(event.token, refusal))
-            return
-        self._context_pending = False
-        context = self.fleet.admit_context(event)
-        admission = messages.ContextAdmitted(context.rank, context.label, context.engines)
-        self._do(events.SendToContext(event.token, admission))
-
-    def _context_failed(self, event: messages.ContextFailed) -> None:
-        self._context_pending = False
-        self._tell(f"{event.reason}; {event.hint}" if event.hint else event.reason)
-
-    def _own_context_ended(self, event: events.OwnContextEnded) -> None:
-        if self._context_pending and self.phase is Phase.WORKING:
-            self._context_pending = False
-            self._tell(f"the context ended with {event.return_code} before it had joined the run: {event.last_words}")
-
-    def _context_told_to_end(self, event: messages.ContextToldToEnd) -> None:
-        if not 0 <= event.context_rank < len(self.fleet.contexts):
-            return
-        context = self.fleet.contexts[event.context_rank]
-        for engine in self._engines_of(context):
-            if engine.can_hear:
-                self.fleet.move(engine, Stage.LEAVING)
-                self._do(events.SendToEngine(engine.rank, messages.CancelEngine(GRACE, stop_commands=True)))
-        self._do(events.SendToContext(context.token, messages.EndContext(self._abandon(context))))
-
-    def _context_left(self, event: messages.ContextLeft) -> None:
-        if 0 <= event.context_rank < len(self.fleet.contexts):
-            self._context_is_gone(self.fleet.contexts[event.context_rank])
-
-    def _context_lost(self, event: events.ContextLost) -> None:
-        context = self.fleet.context_with(event.token)
-        if context is not None and not context.gone:
-            if self.phase is Phase.WORKING:
-                self._tell(f"lost the context {context.label}; its engines that run go on")
-            self._context_is_gone(context)
-
-    def _context_is_gone(self, context: Context) -> None:
-        context.gone = True
-        self._abandon(context)
-
-    def _engines_of(self, context: Context) -> list[Engine]:
-        return [self.fleet.engines[rank] for rank in context.engines]
-
-    def _abandon(self, context: Context) -> tuple[int, ...]:
-        """Expect no longer those engines of the context that have not come; their ranks."""
-        ranks = []
-        for engine in self._engines_of(context):
-            if engine.stage is Stage.EXPECTED:
-                self.fleet.move(engine, Stage.GONE)
-                ranks.append(engine.rank)
-        return tuple(ranks)
-
-    def _check_resources(self) -> None:
-        """End the run when it wants resources and none is there or on its way."""
-        if not self._resources_wanted or self._context_pending or self.fleet.any_left():
-            return
-        if self._backlog or self._outstanding or not self._list_ended:
-            self._stop(ExitStatus.FAILED, "no engine is left to run the remaining tasks")
-
-    # Engines.
-
-    def _engine_came(self, event: messages.EngineCame) -> None:
-        engine = self.fleet.engine(event.engine_rank)
-        if engine is not None and engine.can_hear:
-            return  # an answer would reach the engine that is here already, under the same key
-        if engine is None or engine.stage is not Stage.EXPECTED or self.phase is not Phase.WORKING:
-            refusal = messages.EngineRefused("the run is over, or does not expect this engine")
-            self._do(events.SendToEngine(event.engine_rank, refusal))
-            return
-        if event.version != self._settings.version:
-            self.fleet.move(engine, Stage.GONE)
-            reason = f"it is of version {event.version}, the driver of {self._settings.version}"
-            self._tell(f"refused the engine on {engine.node}: {reason}")
-            self._do(events.SendToEngine(engine.rank, messages.EngineRefused(reason)))
-            return
-        self.fleet.move(engine, Stage.WAITING)
-        if self._per_engine_settled:
-            self._admit_engine(engine)
-
-    def _admit_engine(self, engine: Engine) -> None:
-        self.fleet.move(engine, Stage.STARTING)
-        settings = messages.EngineAdmitted(
-            directory=self._settings.directory,
-            job=self._settings.job,
-            task_source=self._settings.task_source,
-            cylinders=engine.cylinders,
-            cores_per_cylinder=engine.cores_per_cylinder,
-            environment_resources=self._settings.environment_resources,
-            per_engine_tasks=tuple(self._per_engine_tasks),
-        )
-        self._do(events.SendToEngine(engine.rank, settings))
-
-    def _engine_ready(self, event: messages.EngineReady) -> None:
-        engine = self.fleet.engine(event.engine_rank)
-        if engine is not None and engine.stage is Stage.STARTING:
-            self.fleet.serve(engine, event.cylinders)
-
-    def _engine_unfit(self, event: messages.EngineUnfit) -> None:
-        engine = self.fleet.engine(event.engine_rank)
-        if engine is not None:
-            self._tell(f"{engine.node} runs no tasks: {event.reason}")
-            self._engine_is_gone(engine)
-
-    def _engine_process_ended(self, event: messages.EngineProcessEnded) -> None:
-        engine = self.fleet.engine(event.engine_rank)
-        if engine is not None and engine.stage is Stage.EXPECTED:
-            self.fleet.move(engine, Stage.GONE)
-            why = event.last_words or f"what was to start it ended with {event.return_code}"
-            self._tell(f"{engine.node} runs no tasks: its engine did not start: {why}")
-
-    def _engine_left(self, event: messages.EngineLeft) -> None:
-        engine = self.fleet.engine(event.engine_rank)
-        if engine is not None and engine.can_hear:
-            self._engine_is_gone(engine)
-
-    def _engine_lost(self, event: events.EngineLost) -> None:
-        engine = self.fleet.engine(event.engine_rank)
-        if engine is None or not engine.can_hear:
-            return
-        held = len(engine.tasks)
-        self._tell(f"lost the engine on {engine.node}" + (f"; {held} tasks are to run again" if held else ""))
-        if engine.tasks and self.phase is Phase.WORKING:
-            self.fleet.move(engine, Stage.LOST)
-            self._do(events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(engine.rank)))
-        else:
-            self._engine_is_gone(engine)
-
-    def _give_back_of_lost(self, event: events.TasksCouldBeGivenBack) -> None:
-        self._engine_is_gone(self.fleet.engines[event.engine_rank])
-
-    def _engine_is_gone(self, engine: Engine) -> None:
-        """Take back what the engine holds: to run elsewhere, or, in a run that ends, to stay without a line."""
-        self.fleet.move(engine, Stage.GONE)
+    def _take_back_from(self, engine: Engine) -> None:
+        """Take what an engine held that has gone: to run elsewhere, or, in a run that ends, to stay without a line."""
         tasks = [self._outstanding.pop(task_id)[0] for task_id in engine.tasks]
         engine.tasks.clear()
         engine.lingering.clear()
@@ -519,7 +332,7 @@ class Controller:
         self.phase = Phase.FINISHING
         if self._settings.exit_code and self.counts.failed:
             self._exit_status = ExitStatus.FAILED
-        self._release_engines(messages.FinishEngine())
+        self._membership.close(messages.FinishEngine())
 
     def _stop(self, exit_status: int, reason: str) -> None:
         """Cut the run short, unless it is being cut short already."""
@@ -530,19 +343,7 @@ class Controller:
         self._exit_status = exit_status
         self._backlog.clear()
         self._new.clear()
-        self._release_engines(messages.CancelEngine(GRACE, stop_commands=True))
-
-    def _release_engines(self, farewell: messages.FinishEngine | messages.CancelEngine) -> None:
-        for engine in self.fleet.listening():
-            if engine.stage is Stage.WAITING:
-                self.fleet.move(engine, Stage.GONE)
-                self._do(events.SendToEngine(engine.rank, messages.EngineRefused("the run is over")))
-            else:
-                self.fleet.move(engine, Stage.LEAVING)
-                self._do(events.SendToEngine(engine.rank, farewell))
-        for context in self.fleet.contexts:
-            if not context.gone:
-                self._do(events.SendToContext(context.token, messages.EndContext(self._abandon(context))))
+        self._membership.close(messages.CancelEngine(GRACE, stop_commands=True))
 
     def _end_if_alone(self) -> None:
         if any(self.fleet.listening()):

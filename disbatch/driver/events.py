@@ -24,6 +24,18 @@ class SkippedTask:
 Item = Task | Barrier | PerEngineTask | Complaint | SkippedTask
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the controller must know of the user's wishes and of the run."""
+
+    version: str
+    job: str
+    task_source: str
+    directory: bytes
+    exit_code: bool = False
+    fail_fast: bool = False
+
+
 # Events.
 
 

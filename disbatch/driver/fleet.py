@@ -104,6 +104,7 @@ class Context:
     token: str
     label: str
     engines: tuple[int, ...]
+    environment_resources: tuple[str, ...] = ()
     gone: bool = False
 
 
@@ -154,7 +155,7 @@ class Fleet:
         first = len(self.engines)
         for number, offer in enumerate(came.nodes, first):
             self.engines.append(Engine(number, rank, offer.name, offer.cylinders, offer.cores_per_cylinder))
-        context = Context(rank, came.token, label, tuple(range(first, len(self.engines))))
+        context = Context(rank, came.token, label, tuple(range(first, len(self.engines))), came.environment_resources)
         self.contexts.append(context)
         return context
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from disbatch import __version__, options, runfiles, statusfile
 from disbatch.driver import address
-from disbatch.driver.controller import Controller, Settings
+from disbatch.driver.controller import Controller
+from disbatch.driver.events import Settings
 from disbatch.driver.feeder import EarlierRuns, Feeder
 from disbatch.driver.loop import DriverLoop, OwnContext
 from disbatch.driver.recorder import Recorder, make_room
@@ -159,7 +160,6 @@ def _settings(asked: DriverOptions, files: RunFiles) -> Settings:
         directory=os.getcwdb(),
         exit_code=asked.exit_code,
         fail_fast=asked.fail_fast,
-        environment_resources=asked.environment_resources,
     )
 
 

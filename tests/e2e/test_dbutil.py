@@ -84,6 +84,23 @@ def test_options_are_inherited_unless_given(work: Workplace) -> None:
     assert [finish(process, timeout=PATIENCE).returncode for process in added] == [0, 0, 0]
 
 
+def test_an_added_context_shares_out_what_it_was_told_to(work: Workplace) -> None:
+    shared = WAIT.replace("touch begun", "echo $DEVICES > begun")
+    run = work.start("-s", "localhost:1", "-p", "my run", work.write("tasks", shared, shared, shared).name)
+    work.await_file("begun.0")
+    script = work.directory / "my run_dbUtil.sh"
+    added = work.start(
+        *("-s", "localhost:2", "-E", "DEVICES"),
+        program=["env", "-i", f"MARK_OF_A_TEST={work.mark}", "DEVICES=a,b", script],
+    )
+    work.await_file("begun.1")
+    work.await_file("begun.2")
+    assert work.text("begun.0") == "\n"
+    eventually(lambda: {work.text("begun.1"), work.text("begun.2")} == {"a\n", "b\n"}, "a device for each")
+    let_end(work, run)
+    assert finish(added, timeout=PATIENCE).returncode == 0
+
+
 def test_per_engine_commands_run_in_what_is_added(work: Workplace) -> None:
     tasks = work.write(
         "tasks",

@@ -30,6 +30,7 @@ PURE = {
     "kvsstcp/auth.py",
     "driver/events.py",
     "driver/fleet.py",
+    "driver/membership.py",
     "driver/controller.py",
     "contexts/base.py",
     "contexts/ssh.py",

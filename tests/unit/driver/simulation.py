@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from disbatch import messages
 from disbatch.driver import events
-from disbatch.driver.controller import Controller, Phase, Settings
+from disbatch.driver.controller import Controller, Phase
+from disbatch.driver.events import Settings
 from disbatch.driver.fleet import HELD_TASKS, Stage
 from disbatch.engine import roster
 from disbatch.tasks import Barrier, Outcome, PerEngineTask, Task
@@ -44,9 +45,15 @@ def settings(*, exit_code: bool = False, fail_fast: bool = False) -> Settings:
     return Settings(VERSION, "job", "tasks", b"/work", exit_code=exit_code, fail_fast=fail_fast)
 
 
-def context_came(token: str, *cylinders: int, label: str = "", version: str = VERSION) -> messages.ContextCame:
+def context_came(
+    token: str,
+    *cylinders: int,
+    label: str = "",
+    version: str = VERSION,
+    environment_resources: tuple[str, ...] = (),
+) -> messages.ContextCame:
     nodes = tuple(messages.NodeOffer(f"{token}{number}", count, 1) for number, count in enumerate(cylinders))
-    return messages.ContextCame(token, version, label, "SSH", "host", 99, nodes)
+    return messages.ContextCame(token, version, label, "SSH", "host", 99, nodes, environment_resources)
 
 
 @dataclass(frozen=True)

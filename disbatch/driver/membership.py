@@ -1,0 +1,238 @@
+"""Contexts and engines come, go, and are lost: what the run answers them, and what it can still expect.
+
+Pure: handlers of events, which give their commands to `do`. It must not know the list of tasks; what an engine holds
+when it goes is for the controller to take back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from disbatch import messages
+from disbatch.driver import events
+from disbatch.driver.fleet import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from disbatch.driver.events import Command, Settings
+    from disbatch.driver.fleet import Context, Engine, Fleet
+    from disbatch.tasks import PerEngineTask
+
+GRACE = 5.0
+"""Seconds between TERM and KILL for tasks that a run, or a context that is told to end, ends."""
+
+GIVE_BACK_AFTER = 10.0
+"""Seconds until the tasks of a lost engine run elsewhere: longer than it takes to end them when it loses the driver."""
+
+
+class Membership:
+    """Who belongs to the run, as long as it is `open`; closed, it refuses whoever comes.
+
+    `do` takes each command, `on_gone` each engine that has gone and still has tasks to its name.
+    """
+
+    def __init__(
+        self, settings: Settings, fleet: Fleet, do: Callable[[Command], None], on_gone: Callable[[Engine], None]
+    ) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._do = do
+        self._on_gone = on_gone
+        self._open = True
+        self._wanted = False
+        self._own_context_pending = False
+        self._per_engine_tasks: tuple[PerEngineTask, ...] | None = None
+        self.handlers: dict[type, Callable[..., None]] = {
+            events.EngineLost: self._engine_lost,
+            events.ContextLost: self._context_lost,
+            events.OwnContextEnded: self._own_context_ended,
+            events.TasksCouldBeGivenBack: self._give_back,
+            messages.ContextCame: self._context_came,
+            messages.ContextFailed: self._context_failed,
+            messages.ContextToldToEnd: self._context_told_to_end,
+            messages.ContextLeft: self._context_left,
+            messages.EngineProcessEnded: self._engine_process_ended,
+            messages.EngineCame: self._engine_came,
+            messages.EngineUnfit: self._engine_unfit,
+            messages.EngineReady: self._engine_ready,
+            messages.EngineLeft: self._engine_left,
+        }
+
+    # What the controller asks for.
+
+    def want(self) -> None:
+        """Start the driver's own context, the first time that a task wants a cylinder."""
+        if not self._wanted:
+            self._wanted = self._own_context_pending = True
+            self._do(events.StartContext())
+
+    def settle_per_engine_tasks(self, tasks: tuple[PerEngineTask, ...]) -> None:
+        """Take the per-engine commands for complete, the first time, and admit the engines that waited for them."""
+        if self._per_engine_tasks is None:
+            self._per_engine_tasks = tasks
+            for engine in self._fleet.engines:
+                if engine.stage is Stage.WAITING:
+                    self._admit_engine(engine, tasks)
+
+    @property
+    def is_forsaken(self) -> bool:
+        """Whether resources were wanted, and none is there or on its way."""
+        return self._wanted and not self._own_context_pending and not self._fleet.any_left()
+
+    def close(self, farewell: messages.FinishEngine | messages.CancelEngine) -> None:
+        """Let nobody in any more, and send everybody away."""
+        self._open = False
+        for engine in self._fleet.listening():
+            if engine.stage is Stage.WAITING:
+                self._fleet.move(engine, Stage.GONE)
+                self._do(events.SendToEngine(engine.rank, messages.EngineRefused("the run is over")))
+            else:
+                self._fleet.move(engine, Stage.LEAVING)
+                self._do(events.SendToEngine(engine.rank, farewell))
+        for context in self._fleet.contexts:
+            if not context.gone:
+                self._do(events.SendToContext(context.token, messages.EndContext(self._abandon(context))))
+
+    def _tell(self, text: str) -> None:
+        self._do(events.TellUser(text))
+
+    # Contexts.
+
+    def _context_came(self, event: messages.ContextCame) -> None:
+        refusal = None
+        if not self._open:
+            refusal = messages.ContextRefused(run_done=True, reason="the run is over")
+        elif event.version != self._settings.version:
+            reason = self._other_version(event.version)
+            self._tell(f"refused the context on {event.host}: {reason}")
+            refusal = messages.ContextRefused(run_done=False, reason=reason)
+        if refusal is not None:
+            self._do(events.SendToContext(event.token, refusal))
+            return
+        self._own_context_pending = False
+        context = self._fleet.admit_context(event)
+        admission = messages.ContextAdmitted(context.rank, context.label, context.engines)
+        self._do(events.SendToContext(event.token, admission))
+
+    def _other_version(self, version: str) -> str:
+        return f"it is of version {version}, the driver of {self._settings.version}"
+
+    def _context_failed(self, event: messages.ContextFailed) -> None:
+        self._own_context_pending = False
+        self._tell(f"{event.reason}; {event.hint}" if event.hint else event.reason)
+
+    def _own_context_ended(self, event: events.OwnContextEnded) -> None:
+        if self._own_context_pending and self._open:
+            self._own_context_pending = False
+            self._tell(f"the context ended with {event.return_code} before it had joined the run: {event.last_words}")
+
+    def _context_told_to_end(self, event: messages.ContextToldToEnd) -> None:
+        if not 0 <= event.context_rank < len(self._fleet.contexts):
+            return
+        context = self._fleet.contexts[event.context_rank]
+        for engine in self._engines_of(context):
+            if engine.can_hear:
+                self._fleet.move(engine, Stage.LEAVING)
+                self._do(events.SendToEngine(engine.rank, messages.CancelEngine(GRACE, stop_commands=True)))
+        self._do(events.SendToContext(context.token, messages.EndContext(self._abandon(context))))
+
+    def _context_left(self, event: messages.ContextLeft) -> None:
+        if 0 <= event.context_rank < len(self._fleet.contexts):
+            self._context_is_gone(self._fleet.contexts[event.context_rank])
+
+    def _context_lost(self, event: events.ContextLost) -> None:
+        context = self._fleet.context_with(event.token)
+        if context is not None and not context.gone:
+            if self._open:
+                self._tell(f"lost the context {context.label}; its engines that run go on")
+            self._context_is_gone(context)
+
+    def _context_is_gone(self, context: Context) -> None:
+        context.gone = True
+        self._abandon(context)
+
+    def _engines_of(self, context: Context) -> list[Engine]:
+        return [self._fleet.engines[rank] for rank in context.engines]
+
+    def _abandon(self, context: Context) -> tuple[int, ...]:
+        """Expect no longer those engines of the context that have not come; their ranks."""
+        expected = [engine for engine in self._engines_of(context) if engine.stage is Stage.EXPECTED]
+        for engine in expected:
+            self._fleet.move(engine, Stage.GONE)
+        return tuple(engine.rank for engine in expected)
+
+    # Engines.
+
+    def _engine_came(self, event: messages.EngineCame) -> None:
+        engine = self._fleet.engine(event.engine_rank)
+        if engine is not None and engine.can_hear:
+            return  # an answer would reach the engine that is here already, under the same key
+        if engine is None or engine.stage is not Stage.EXPECTED or not self._open:
+            refusal = messages.EngineRefused("the run is over, or does not expect this engine")
+            self._do(events.SendToEngine(event.engine_rank, refusal))
+            return
+        if event.version != self._settings.version:
+            self._fleet.move(engine, Stage.GONE)
+            reason = self._other_version(event.version)
+            self._tell(f"refused the engine on {engine.node}: {reason}")
+            self._do(events.SendToEngine(engine.rank, messages.EngineRefused(reason)))
+            return
+        self._fleet.move(engine, Stage.WAITING)
+        if self._per_engine_tasks is not None:
+            self._admit_engine(engine, self._per_engine_tasks)
+
+    def _admit_engine(self, engine: Engine, per_engine_tasks: tuple[PerEngineTask, ...]) -> None:
+        self._fleet.move(engine, Stage.STARTING)
+        settings = messages.EngineAdmitted(
+            directory=self._settings.directory,
+            job=self._settings.job,
+            task_source=self._settings.task_source,
+            cylinders=engine.cylinders,
+            cores_per_cylinder=engine.cores_per_cylinder,
+            environment_resources=self._fleet.contexts[engine.context_rank].environment_resources,
+            per_engine_tasks=per_engine_tasks,
+        )
+        self._do(events.SendToEngine(engine.rank, settings))
+
+    def _engine_ready(self, event: messages.EngineReady) -> None:
+        engine = self._fleet.engine(event.engine_rank)
+        if engine is not None and engine.stage is Stage.STARTING:
+            self._fleet.serve(engine, event.cylinders)
+
+    def _engine_unfit(self, event: messages.EngineUnfit) -> None:
+        engine = self._fleet.engine(event.engine_rank)
+        if engine is not None:
+            self._tell(f"{engine.node} runs no tasks: {event.reason}")
+            self._engine_is_gone(engine)
+
+    def _engine_process_ended(self, event: messages.EngineProcessEnded) -> None:
+        engine = self._fleet.engine(event.engine_rank)
+        if engine is not None and engine.stage is Stage.EXPECTED:
+            self._fleet.move(engine, Stage.GONE)
+            why = event.last_words or f"what was to start it ended with {event.return_code}"
+            self._tell(f"{engine.node} runs no tasks: its engine did not start: {why}")
+
+    def _engine_left(self, event: messages.EngineLeft) -> None:
+        engine = self._fleet.engine(event.engine_rank)
+        if engine is not None and engine.can_hear:
+            self._engine_is_gone(engine)
+
+    def _engine_lost(self, event: events.EngineLost) -> None:
+        engine = self._fleet.engine(event.engine_rank)
+        if engine is None or not engine.can_hear:
+            return
+        held = len(engine.tasks)
+        self._tell(f"lost the engine on {engine.node}" + (f"; {held} tasks are to run again" if held else ""))
+        if engine.tasks and self._open:
+            self._fleet.move(engine, Stage.LOST)
+            self._do(events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(engine.rank)))
+        else:
+            self._engine_is_gone(engine)
+
+    def _give_back(self, event: events.TasksCouldBeGivenBack) -> None:
+        self._engine_is_gone(self._fleet.engines[event.engine_rank])
+
+    def _engine_is_gone(self, engine: Engine) -> None:
+        self._fleet.move(engine, Stage.GONE)
+        self._on_gone(engine)

@@ -1,0 +1,274 @@
+"""`membership`, as the controller has it: who is let in, told what, and taken back from."""
+
+from __future__ import annotations
+
+import pytest
+
+from disbatch import messages
+from disbatch.driver import events
+from disbatch.driver.fleet import Stage
+from disbatch.driver.membership import GIVE_BACK_AFTER
+from disbatch.tasks import PerEngineTask
+from disbatch.tasks import Phase as When
+from tests.unit.driver.play import CANCEL, Play, play, task, tasks
+from tests.unit.driver.simulation import context_came
+
+# Per-engine commands
+
+
+def test_engines_are_not_admitted_before_the_per_engine_commands_are_known() -> None:
+    start, stop = PerEngineTask(When.START, 0, 1, b"p"), PerEngineTask(When.STOP, 0, 2, b"q")
+    run = Play()
+    run.happens(context_came("t", 2))
+    run.comes(0)
+    run.reads(start, ended=False)
+    run.reads(stop, ended=False)
+    assert run.said_to(0) == []
+    run.reads(task(0), ended=False)
+    (admission,) = run.said_to(0)
+    assert admission == messages.EngineAdmitted(b"/work", "job", "tasks", 2, 1, (), (start, stop))
+
+
+def test_an_engine_that_comes_later_is_admitted_at_once() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[1])
+    run.engines(1, token="u", ready=False)
+    assert isinstance(run.said_to(1)[0], messages.EngineAdmitted)
+
+
+def test_an_engine_gets_tasks_only_when_it_is_ready_and_as_many_as_it_then_says() -> None:
+    run = Play()
+    run.reads(*tasks(0, 1, 2))
+    run.engines(3, ready=False)
+    assert run.given == {}
+    run.happens(messages.EngineReady(0, 1))
+    assert run.given == {0: [0]}
+
+
+# Contexts
+
+
+def test_a_context_gets_a_rank_a_label_and_ranks_for_its_engines() -> None:
+    run = Play()
+    run.happens(context_came("t", 1, 1))
+    run.happens(context_came("u", 4, label="SSH0"))
+    assert run.said_to_context("t") == [messages.ContextAdmitted(0, "SSH0", (0, 1))]
+    assert run.said_to_context("u") == [messages.ContextAdmitted(1, "SSH0_1", (2,))]
+
+
+def test_a_context_of_another_version_is_refused_and_the_user_told() -> None:
+    run = Play()
+    run.happens(context_came("t", 1, version="0.9"))
+    reason = "it is of version 0.9, the driver of 1.0"
+    assert run.said_to_context() == [messages.ContextRefused(run_done=False, reason=reason)]
+    assert run.told == f"refused the context on host: {reason}"
+
+
+def test_a_context_that_comes_when_the_run_is_over_hears_so() -> None:
+    run = play(task(0))
+    run.ends(0, 0)
+    run.happens(context_came("u", 1))
+    assert run.said_to_context("u") == [messages.ContextRefused(run_done=True, reason="the run is over")]
+
+
+def test_the_reason_of_a_context_that_failed_is_told_and_the_run_ends() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(messages.ContextFailed("t", "no core on localhost", "give it one"))
+    assert run.told.splitlines() == [
+        "no core on localhost; give it one",
+        "no engine is left to run the remaining tasks",
+    ]
+    assert run.end == events.EndRun(1, complete=False)
+
+
+def test_the_end_of_its_own_context_before_that_has_joined_ends_the_run() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(events.OwnContextEnded(127, "python: not found"))
+    assert run.told.startswith("the context ended with 127 before it had joined the run: python: not found")
+    assert run.end == events.EndRun(1, complete=False)
+
+
+def test_the_end_of_its_own_context_later_is_nothing_special() -> None:
+    run = play(task(0))
+    assert run.happens(events.OwnContextEnded(0, "")) == []
+
+
+def test_a_run_waits_for_tasks_of_other_contexts_when_one_has_gone() -> None:
+    run = play(*tasks(0, 1), cylinders=[1])
+    run.happens(messages.ContextLeft(0))
+    run.happens(events.ContextLost("t"))
+    assert run.told == ""
+    run.ends(0, 0)
+    run.ends(0, 1)
+    assert run.happens(messages.EngineLeft(0)) == [events.EndRun(0, complete=True)]
+
+
+def test_engines_that_run_survive_their_context_and_others_are_expected_no_longer() -> None:
+    run = Play()
+    run.reads(*tasks(0, 1))
+    run.happens(context_came("t", 1, 1))
+    run.comes(0)
+    run.is_ready(0)
+    run.happens(events.ContextLost("t"))
+    assert run.told == "lost the context SSH0; its engines that run go on"
+    assert run.given == {0: [0]}
+    assert isinstance(run.comes(1)[0], events.SendToEngine)
+    assert isinstance(run.said_to(1)[0], messages.EngineRefused)
+
+
+def test_a_context_told_to_end_has_its_engines_cancelled_and_its_tasks_run_elsewhere() -> None:
+    run = Play()
+    run.reads(*tasks(0, 1, 2))
+    run.happens(context_came("t", 1, 1))
+    run.comes(0)
+    run.is_ready(0)
+    run.engines(1, token="u")
+    run.happens(messages.ContextToldToEnd(0))
+    assert run.said_to(0)[-1] == CANCEL
+    assert run.said_to_context()[-1] == messages.EndContext((1,))
+    run.ends(0, 0, return_code=-15, interrupted=True)
+    run.happens(messages.EngineLeft(0))
+    assert run.recorded == []
+    run.ends(2, 1)
+    assert run.given[2] == [1, 0]
+
+
+# Engines that fail
+
+
+def test_an_engine_of_another_version_is_refused_and_the_user_told() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(context_came("t", 1, 1))
+    run.comes(0, version="0.9")
+    reason = "it is of version 0.9, the driver of 1.0"
+    assert run.said_to(0) == [messages.EngineRefused(reason)]
+    assert run.told == f"refused the engine on t0: {reason}"
+
+
+@pytest.mark.parametrize("rank", [-1, 1, 7])
+def test_an_engine_that_nobody_expects_is_refused(rank: int) -> None:
+    run = play(*tasks(0, 1), cylinders=[1])
+    run.comes(rank)
+    assert isinstance(run.said_to(rank)[-1], messages.EngineRefused)
+
+
+def test_a_second_engine_of_a_rank_gets_no_answer_because_the_first_would_hear_it() -> None:
+    run = play(*tasks(0), cylinders=[1])
+    assert run.comes(0) == []
+    run.ends(0, 0)
+    assert run.everybody_leaves() == events.EndRun(0, complete=True)
+
+
+def test_an_engine_that_cannot_serve_is_named_and_the_others_go_on() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(context_came("t", 1, 1))
+    run.comes(0)
+    run.happens(messages.EngineUnfit(0, "no such directory"))
+    assert run.told == "t0 runs no tasks: no such directory"
+    run.comes(1)
+    run.is_ready(1)
+    assert run.given == {1: [0]}
+
+
+def test_an_engine_that_does_not_start_is_named_with_the_last_words() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(context_came("t", 1, 1))
+    run.happens(messages.EngineProcessEnded(0, 255, "ssh: connection refused"))
+    run.happens(messages.EngineProcessEnded(1, -9, ""))
+    assert run.told.splitlines() == [
+        "t0 runs no tasks: its engine did not start: ssh: connection refused",
+        "t1 runs no tasks: its engine did not start: what was to start it ended with -9",
+        "no engine is left to run the remaining tasks",
+    ]
+
+
+def test_the_end_of_the_process_of_an_engine_that_has_come_is_no_news() -> None:
+    run = play(*tasks(0))
+    assert run.happens(messages.EngineProcessEnded(0, 0, "")) == []
+
+
+def test_tasks_of_a_lost_engine_run_again_when_they_have_surely_ended() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[2, 1])
+    commands = run.happens(events.EngineLost(0))
+    assert run.told == "lost the engine on t0; 2 tasks are to run again"
+    assert events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(0)) in commands
+    run.ends(1, 2)
+    assert run.given == {0: [0, 1], 1: [2]}
+    run.happens(events.TasksCouldBeGivenBack(0))
+    assert run.given[1] == [2, 0]
+    run.ends(1, 0)
+    run.ends(1, 1)
+    assert run.everybody_leaves() == events.EndRun(0, complete=True)
+
+
+def test_a_lost_engine_without_tasks_is_gone_at_once() -> None:
+    run = play(task(0), cylinders=[1, 1])
+    run.happens(events.EngineLost(1))
+    assert run.told == "lost the engine on t1"
+    assert run.controller.fleet.engines[1].stage is Stage.GONE
+
+
+def test_an_engine_that_said_goodbye_is_not_lost() -> None:
+    run = play(*tasks(0), cylinders=[1, 1])
+    run.happens(messages.EngineLeft(1))
+    assert run.happens(events.EngineLost(1)) == []
+
+
+def test_what_an_engine_that_leaves_has_not_reported_goes_back() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[2, 1])
+    run.happens(messages.EngineLeft(0))
+    run.ends(1, 2)
+    assert run.given == {0: [0, 1], 1: [2, 0]}
+
+
+@pytest.mark.parametrize("reports", [[[0, 1, 2]], [[2, 0, 1]], [[2], [0, 1]], [[0], [2], [1]]])
+def test_interrupted_tasks_go_back_to_the_head_of_the_list_in_order(reports: list[list[int]]) -> None:
+    run = play(*tasks(*range(6)), cylinders=[3])
+    run.happens(messages.ContextToldToEnd(0))
+    run.engines(1, token="u", ready=False)
+    for ids in reports:
+        run.ends(0, *ids, return_code=-15, interrupted=True)
+    run.happens(messages.EngineLeft(0))
+    run.is_ready(1)
+    for task_id in range(6):
+        assert run.given[1][-1] == task_id
+        run.ends(1, task_id)
+    assert run.recorded == list(range(6))
+
+
+def test_a_run_whose_last_engine_has_left_ends_and_says_so() -> None:
+    run = play(*tasks(0, 1), cylinders=[1])
+    run.ends(0, 0)
+    run.happens(messages.EngineLeft(0))
+    assert run.told == "no engine is left to run the remaining tasks"
+    run.happens(messages.ContextLeft(0))
+    assert run.end == events.EndRun(1, complete=False)
+    assert run.recorded == [0]
+
+
+def test_a_run_whose_last_engine_was_lost_waits_before_it_gives_up() -> None:
+    run = play(*tasks(0), cylinders=[1])
+    run.happens(events.EngineLost(0))
+    assert "no engine is left" not in run.told
+    run.happens(events.TasksCouldBeGivenBack(0))
+    assert "no engine is left" in run.told
+
+
+def test_engines_share_out_what_their_own_context_says() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(context_came("t", 1, environment_resources=("GPUS",)))
+    run.happens(context_came("u", 1))
+    run.comes(0)
+    run.comes(1)
+    shared = [
+        message.environment_resources
+        for rank in (0, 1)
+        for message in run.said_to(rank)
+        if isinstance(message, messages.EngineAdmitted)
+    ]
+    assert shared == [("GPUS",), ()]
