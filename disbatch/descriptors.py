@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from contextlib import suppress
 
 Limit = tuple[int, int]
@@ -22,6 +23,12 @@ def make_room(needed: int) -> Limit | None:
         return None
     resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
     return soft, hard
+
+
+def room() -> int:
+    """How many open files this process may have now."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def give_back(pid: int, limit: Limit | None) -> None:

@@ -31,7 +31,13 @@ ANSWER_PATIENCE = 60.0
 """Seconds that the driver may take to admit a context."""
 
 LAUNCHER_PATIENCE = 12.0
-"""Seconds from TERM to KILL for the processes that started engines: an engine that ends its tasks needs its time."""
+"""Seconds from TERM to QUIT for the processes that started engines: an engine that ends its tasks needs its time."""
+
+DRIVER_PATIENCE = 5.0
+"""Seconds until a context that was told to end, and told the driver so, ends its engines itself."""
+
+KILL_PATIENCE = 6.0
+"""Seconds from QUIT, on which a keeper kills its engine and all that this started, to KILL, which ends the keeper."""
 
 
 class Context:
@@ -47,6 +53,7 @@ class Context:
         self._launched: dict[int, Launched] = {}
         self._rank: int | None = None
         self._exit_status: int | None = None
+        self._driver_ends_it = False
         self._mailbox = Mailbox(
             loop,
             connect(asked.kvs),
@@ -102,10 +109,9 @@ class Context:
                 self._fail(message.reason)
         elif isinstance(message, messages.EndContext):
             self._note("the run ends")
-            for rank in message.abandoned:
-                self._end_launcher(rank)
+            self._driver_ends_it = True
             # The others are not hurried: their STOP commands take what they take, and the driver knows of each.
-            self._loop.after(LAUNCHER_PATIENCE, partial(self._kill_launchers, message.abandoned))
+            self._end(message.abandoned)
             self._leave_if_done()
 
     def _be_admitted(self, admission: messages.ContextAdmitted) -> None:
@@ -145,7 +151,7 @@ class Context:
             self._fail(f"got {number.name}")
             return
         self._mailbox.send(messages.ContextToldToEnd(self._rank))
-        self._loop.after(LAUNCHER_PATIENCE, partial(self._kill_launchers, self._launched.keys()))
+        self._loop.after(DRIVER_PATIENCE, self._end_without_driver)
 
     def _reap(self) -> None:
         for rank, launched in list(self._launched.items()):
@@ -159,27 +165,32 @@ class Context:
         self._leave_if_done()
 
     def _leave_if_done(self) -> None:
-        if self._rank is not None and not self._launched:
+        if self._rank is not None and not self._launched and self._exit_status is None:
             self._mailbox.send(messages.ContextLeft(self._rank))
             self._note("leaving")
             self._exit_status = ExitStatus.OK
 
     # Ending what was started.
 
-    def _end_launcher(self, rank: int) -> None:
-        if rank in self._launched:
-            self._launched[rank].signal(signal.SIGTERM)
+    def _end(self, ranks: Collection[int]) -> None:
+        """Ask what was started for these engines to end, and see to it that it does."""
+        self._signal(ranks, signal.SIGTERM)
+        self._loop.after(LAUNCHER_PATIENCE, partial(self._signal, ranks, signal.SIGQUIT))
+        self._loop.after(LAUNCHER_PATIENCE + KILL_PATIENCE, partial(self._signal, ranks, signal.SIGKILL))
+
+    def _end_without_driver(self) -> None:
+        if not self._driver_ends_it:
+            self._note("the driver does not answer")
+            self._end_all()
 
     def _end_all(self) -> None:
-        for rank in self._launched:
-            self._end_launcher(rank)
-        self._loop.after(LAUNCHER_PATIENCE, partial(self._kill_launchers, self._launched.keys()))
+        self._end(tuple(self._launched))
         self._leave_if_done()
 
-    def _kill_launchers(self, ranks: Collection[int]) -> None:
+    def _signal(self, ranks: Collection[int], number: signal.Signals) -> None:
         for rank in ranks:
             if rank in self._launched:
-                self._launched[rank].signal(signal.SIGKILL)
+                self._launched[rank].signal(number)
 
     def _fail(self, reason: str) -> None:
         """End without having joined; once the driver has admitted the context this has no effect."""

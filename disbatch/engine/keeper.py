@@ -3,7 +3,8 @@
 An engine that is killed cannot end its tasks. So the process that was started for it forks first: the child becomes
 the engine, the parent - the keeper - does nothing but wait for it and then kill every process that it left behind.
 Both are subreapers: what a task leaves behind, even in a session of its own, becomes the engine's child, and the
-keeper's when the engine has gone. The engine in turn ends when its keeper does. It must not know what an engine does.
+keeper's when the engine has gone. The engine in turn ends when its keeper does. Each has a process group of its own, so
+that a KILL of the group that was started leaves an engine that can end its tasks. It must not know what an engine does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from typing import NoReturn
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 """Requests of prctl(2), from linux/prctl.h."""
+
+AT_ONCE = signal.SIGQUIT
+"""Signal to the keeper that ends everything at once: the engine is killed, and then whatever it leaves behind."""
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 """Signals to the keeper that are meant for the engine."""
@@ -35,10 +39,11 @@ def fork_from_keeper() -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     keeper = os.getpid()
     # Blocked until the handlers are in place: a signal in between must neither be lost nor end the keeper alone.
-    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*FORWARDED, AT_ONCE))
     child = os.fork()
     if child:
         _keep(child)
+    os.setpgid(0, 0)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -49,6 +54,7 @@ def fork_from_keeper() -> None:
 def _keep(engine: int) -> NoReturn:
     for number in FORWARDED:
         signal.signal(number, lambda received, _frame: _forward(engine, received))
+    signal.signal(AT_ONCE, lambda *_: _forward(engine, signal.SIGKILL))
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     status = 0
     while True:

@@ -171,13 +171,18 @@ class Service:
         limit = descriptors.make_room(environment.cylinders * DESCRIPTORS_PER_CYLINDER + DESCRIPTORS_BESIDES)
         if limit is not None:
             launch = limiting(launch, limit)
+        self._cylinders = min(
+            environment.cylinders, max(1, (descriptors.room() - DESCRIPTORS_BESIDES) // DESCRIPTORS_PER_CYLINDER)
+        )
+        if self._cylinders < environment.cylinders:
+            log.warning("%d cylinders only: this machine's limit of open files allows no more", self._cylinders)
         self.attempts: Attempts[Owner] = Attempts(loop, launch, self._command_ended, self._outcome_known)
         self._reports: list[messages.TaskReport] = []
         self._lingering: set[int] = set()
         self._report_later: Timer | None = None
         self._grace = GRACE
         self.has_left = False
-        self._roster = roster.Roster(environment.cylinders, per_engine_tasks)
+        self._roster = roster.Roster(self._cylinders, per_engine_tasks)
         self._perform(self._roster.begin())
 
     def cancel(self, grace: float, *, stop_commands: bool) -> None:
@@ -236,7 +241,7 @@ class Service:
                 self._log.info("%s command %d", task.phase.value, task.task_id)
                 self.attempts.start(task, task.command, self._environment.of_per_engine_task(task))
             elif isinstance(command, roster.TellReady):
-                self._send(messages.EngineReady(self._rank, self._environment.cylinders))
+                self._send(messages.EngineReady(self._rank, self._cylinders))
             elif isinstance(command, roster.ReturnTasks):
                 self._send(messages.TasksReturned(self._rank, command.task_ids))
             elif isinstance(command, roster.EndRunning):

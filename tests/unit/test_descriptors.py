@@ -36,6 +36,12 @@ def test_room_is_made_as_far_as_the_hard_limit_goes(
     assert became == ([raised_to] if raised_to else [])
 
 
+@pytest.mark.parametrize(("soft", "room"), [(1024, 1024), (UNLIMITED, sys.maxsize)])
+def test_room_is_what_the_soft_limit_leaves(soft: int, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, UNLIMITED))
+    assert descriptors.room() == room
+
+
 def test_a_child_gets_the_limit_that_was_there_before() -> None:
     process = subprocess.Popen(["bash", "-c", "read go; ulimit -Sn"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     descriptors.give_back(process.pid, (100, 200))

@@ -205,12 +205,19 @@ def test_engines_that_came_are_waited_for_however_long_they_take(bench: Bench, m
     assert ended(bench.run(admitted(4), EndContext(abandoned=())))[4].return_code == 5
 
 
-def test_engines_that_never_came_and_do_not_end_are_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "LAUNCHER_PATIENCE", 0.05)
+@pytest.mark.parametrize(
+    ("deaf_to", "number"),
+    [("trap '' TERM", signal.SIGQUIT), ("trap '' TERM QUIT", signal.SIGKILL)],
+)
+def test_engines_that_never_came_and_do_not_end_are_killed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, deaf_to: str, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(process, "LAUNCHER_PATIENCE", 0.02)
+    monkeypatch.setattr(process, "KILL_PATIENCE", 0.02)
     ready = bench.folder / "ready"
-    bench.engines_here(f"trap '' TERM; > '{ready}'; exec sleep 60")
+    bench.engines_here(f"{deaf_to}; > '{ready}'; exec sleep 60")
     bench.say_when(ready, EndContext(abandoned=(4,)))
-    assert ended(bench.run(admitted(4)))[4].return_code == -signal.SIGKILL
+    assert ended(bench.run(admitted(4)))[4].return_code == -number
 
 
 def test_without_a_driver_engines_that_do_not_end_are_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +226,7 @@ def test_without_a_driver_engines_that_do_not_end_are_killed(bench: Bench, monke
     bench.engines_here(f"trap '' TERM; > '{ready}'; exec sleep 60")
     bench.say_when(ready, None)
     bench.run(admitted(4))
-    assert f"engine 4 ended with {-signal.SIGKILL}" in bench.log
+    assert f"engine 4 ended with {-signal.SIGQUIT}" in bench.log
 
 
 def test_a_context_that_loses_its_driver_ends_its_engines(bench: Bench) -> None:
@@ -227,6 +234,24 @@ def test_a_context_that_loses_its_driver_ends_its_engines(bench: Bench) -> None:
     bench.run(admitted(4), lose_driver=True)
     assert bench.exit_status == 0
     assert f"engine 4 ended with {-signal.SIGTERM}" in bench.log
+
+
+def test_a_context_told_to_end_whose_driver_does_not_answer_ends_its_engines(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "DRIVER_PATIENCE", 0.02)
+    bench.engines_here("kill -TERM $PPID; exec sleep 60")
+    assert ended(bench.run(admitted(4)))[4].return_code == -signal.SIGTERM
+
+
+def test_a_context_told_to_end_leaves_to_the_driver_how_long_its_engines_take(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "DRIVER_PATIENCE", 0.5)
+    ready = bench.folder / "ready"
+    bench.engines_here(f"kill -TERM $PPID; > '{ready}'; sleep 0.6; exit 5")
+    bench.say_when(ready, EndContext(abandoned=()))
+    assert ended(bench.run(admitted(4)))[4].return_code == 5
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

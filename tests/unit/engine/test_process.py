@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from disbatch import __version__, messages
+from disbatch import __version__, descriptors, messages
 from disbatch.engine import process
 from disbatch.engine.process import Engine
 from disbatch.eventloop import EventLoop
@@ -113,6 +113,16 @@ def outcomes(heard: list[Message]) -> dict[int, Outcome]:
 
 def of_kind(heard: list[Message], kind: type) -> list[Message]:
     return [message for message in heard if isinstance(message, kind)]
+
+
+def test_an_engine_has_no_more_cylinders_than_the_limit_of_open_files_allows(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "make_room", lambda _: None)
+    monkeypatch.setattr(descriptors, "room", lambda: process.DESCRIPTORS_BESIDES + 7)
+    heard = bench.run(bench.admission(cylinders=5), FinishEngine())
+    assert heard[1] == EngineReady(RANK, 3)
+    assert "3 cylinders only" in bench.log
 
 
 def test_an_engine_comes_is_ready_runs_its_tasks_and_leaves(bench: Bench) -> None:
