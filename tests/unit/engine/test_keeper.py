@@ -14,7 +14,7 @@ import pytest
 from disbatch.engine import keeper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Self
 
@@ -114,25 +114,15 @@ def test_the_engine_can_kill_its_own_orphans() -> None:
         assert not any(map(exists, pids))
 
 
-def test_the_engine_is_asked_to_end_when_the_keeper_is_killed() -> None:
+@pytest.mark.parametrize("kill", [os.kill, os.killpg])
+def test_the_engine_is_asked_to_end_when_the_keeper_or_its_group_is_killed(kill: Callable[[int, int], None]) -> None:
     with Kept("""
 signal.signal(signal.SIGTERM, lambda *_: (print('asked to end', flush=True), os._exit(0)))
 print('ready', flush=True)
 signal.pause()
 """) as kept:
         assert kept.line() == "ready"
-        kept.keeper.kill()
-        assert kept.line() == "asked to end"
-
-
-def test_a_kill_of_the_group_that_was_started_leaves_an_engine_that_is_asked_to_end() -> None:
-    with Kept("""
-signal.signal(signal.SIGTERM, lambda *_: (print('asked to end', flush=True), os._exit(0)))
-print('ready', flush=True)
-signal.pause()
-""") as kept:
-        assert kept.line() == "ready"
-        os.killpg(kept.keeper.pid, signal.SIGKILL)
+        kill(kept.keeper.pid, signal.SIGKILL)
         assert kept.line() == "asked to end"
 
 
