@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Be what the first argument names, a driver without one that does; the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stderr is None:  # closed by whoever started this; `print` would write to stdout instead
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
     try:
         return _play(given)
     except DisbatchError as error:
@@ -23,6 +25,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
+    finally:
+        _forget_unwritten()
+
+
+def _forget_unwritten() -> None:
+    """Throw away what the user's terminal does not take: Python would fail on it, with a status of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _play(arguments: list[str]) -> int:

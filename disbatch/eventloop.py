@@ -117,7 +117,9 @@ class EventLoop:
         if not self._timers:
             return
         now = self.now()
-        while self._timers and self._timers[0][0] <= now:
+        # A timer that another sets waits for the next turn, or one that sets itself again at once would never end.
+        first_new = next(self._timer_numbers)
+        while self._timers and self._timers[0][0] <= now and self._timers[0][1] < first_new:
             timer = heapq.heappop(self._timers)[2]
             if timer.action is not None:
                 action, timer.action = timer.action, None

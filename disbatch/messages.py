@@ -45,36 +45,41 @@ def engine_key(run: str, rank: int) -> bytes:
     return f"disbatch {run} engine {rank}".encode(errors=_UNDECODABLE)
 
 
-def _checked(kind: type | tuple[type, ...]) -> Callable[[Any], Any]:
+def _checked(*kinds: type) -> Callable[[Any], Any]:
+    expected = " or ".join(kind.__name__ for kind in kinds)
+
     def check(value: Any) -> Any:  # noqa: ANN401 - anything may arrive
-        if not isinstance(value, kind):
-            raise MessageError(f"a {type(value).__name__} arrived where {kind} was expected")
+        if type(value) not in kinds:  # by isinstance() a bool would do for an int
+            raise MessageError(f"a {type(value).__name__} arrived where {expected} was expected")
         return value
 
     return check
 
 
+_list = _checked(list)
+
+
 def _sequence(decode_element: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     def decode_all(value: Any) -> tuple[Any, ...]:  # noqa: ANN401 - anything may arrive
-        if not isinstance(value, list):
-            raise MessageError(f"a {type(value).__name__} arrived where a list was expected")
-        return tuple(map(decode_element, value))
+        return tuple(map(decode_element, _list(value)))
 
     return decode_all
 
 
+_phases = {phase.value: phase for phase in Phase}
+
+
 def _phase(value: Any) -> Phase:  # noqa: ANN401 - anything may arrive
-    try:
-        return Phase(value)
-    except ValueError as error:
-        # Not the value itself: nested deeply enough, showing it fails.
-        raise MessageError(f"a {type(value).__name__} arrived that is no phase") from error
+    # Not by way of Phase(): the error that it makes shows the value, which fails when that is nested deeply.
+    if type(value) is not str or value not in _phases:
+        raise MessageError(f"a {type(value).__name__} arrived that is no phase")
+    return _phases[value]
 
 
 _FIELD_DECODERS: dict[str, Callable[[Any], Any]] = {
     "int": _checked(int),
     "bool": _checked(bool),
-    "float": _checked((int, float)),
+    "float": _checked(int, float),
     "str": _checked(str),
     "bytes": _checked(bytes),
     "Phase": _phase,
@@ -398,7 +403,7 @@ def decode(data: bytes, tag: bytes = TAG) -> Message:
     if tag != TAG:
         raise MessageError(f"a value with the tag {tag!r} came where a message was expected")
     try:
-        name, *values = msgpack.unpackb(data, unicode_errors=_UNDECODABLE)
+        name, *values = _list(msgpack.unpackb(data, unicode_errors=_UNDECODABLE))
         decode_fields = _decoders[name]
     except Exception as error:
         # msgpack documents ValueError for malformed input, but a hostile peer can make it raise several others.

@@ -106,9 +106,12 @@ def ssh_nodes_of_environment(environment: Mapping[str, str]) -> tuple[SshNode, .
 def address(text: str) -> Address:
     """Address written as HOST:PORT or [HOST]:PORT; raises ValueError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:  # noqa: PLR2004 - the last port
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    is_port = port.isascii() and port.isdigit() and int(port) <= 65535  # noqa: PLR2004 - the last port
+    if not colon or "[" in host or "]" in host or not is_port:
         raise ValueError(f"{text!r} is no address; write it as HOST:PORT, with port 0 for any")
-    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+    return Address(host, int(port))
 
 
 def _cores(text: str) -> float:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _BACKLOG = 4096  # a thousand engines connect at once; the kernel cuts this down to its own limit
 _ANYWHERE = "198.51.100.1"  # of TEST-NET-2 (RFC 5737): nothing is ever sent to it
 _DISCARD = 9
+_EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - to recognise them
 _OF_NO_USE_TO_OTHERS = ("127.", "::1", "fe80:")  # loopback and link-local
 
 
@@ -25,7 +26,7 @@ def listen(wanted: Address | None) -> socket.socket:
     """Socket that listens at the address that the user wants, or at any free port of every address of this machine."""
     host, port = (wanted.host, wanted.port) if wanted else ("", 0)
     try:
-        if host:
+        if host not in ("", "::"):
             family, _, _, _, at = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
             return socket.create_server(at[:2], family=family, backlog=_BACKLOG)
         if socket.has_dualstack_ipv6():
@@ -44,7 +45,7 @@ def listen(wanted: Address | None) -> socket.socket:
 
 def advertised(wanted: Address | None, port: int, hosts: Iterable[str]) -> Address:
     """Address by which `hosts` of the run, and others later, reach a store that listens at `port`."""
-    if wanted and wanted.host:
+    if wanted and wanted.host not in _EVERY_ADDRESS:
         return Address(wanted.host, port)
     name = os.uname().nodename
     if _leads_elsewhere(name):
@@ -58,7 +59,7 @@ def advertised(wanted: Address | None, port: int, hosts: Iterable[str]) -> Addre
 
 def local(wanted: Address | None, port: int) -> Address:
     """Address by which processes on this machine reach it, whatever becomes of its network meanwhile."""
-    return Address(wanted.host, port) if wanted and wanted.host else Address("127.0.0.1", port)
+    return Address(wanted.host if wanted and wanted.host not in _EVERY_ADDRESS else "127.0.0.1", port)
 
 
 def _leads_elsewhere(name: str) -> bool:

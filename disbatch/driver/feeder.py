@@ -42,6 +42,10 @@ class EarlierRuns:
             try:
                 file = open(path, "rb")  # noqa: SIM115 - read from until the task list has ended
                 self._files.append(file)
+                if not file.seekable():
+                    raise StatusFileError(
+                        f"the status file {path} can be read only once", "-r takes a file, not a pipe"
+                    )
                 self.warnings += statusfile.read_into(self._resume, path, file, number)
             except OSError as error:
                 hint = "-r takes the status file of an earlier run"
@@ -53,8 +57,12 @@ class EarlierRuns:
         if place is None:
             return [task]
         number, offset = statusfile.place_in_file(place)
-        self._files[number].seek(offset)
-        line = self._files[number].readline()
+        file = self._files[number]
+        try:
+            file.seek(offset)
+            line = file.readline()
+        except OSError as error:
+            raise StatusFileError(f"cannot read the status file {file.name} any further: {error.strerror}") from error
         decision = statusfile.judge(task, line, retry=self._retry, by_id_alone=self._by_id_alone)
         items: list[Item] = []
         if decision.warning:
@@ -115,6 +123,8 @@ class Feeder:
         """Read once, which waits for nothing when the descriptor is ready."""
         try:
             data = os.read(self._descriptor, _CHUNK)
+        except BlockingIOError:
+            return  # somebody else who reads from the same pipe was faster
         except OSError as error:
             raise TaskFileError(f"cannot read the task file any further: {error.strerror}") from error
         if data:

@@ -20,7 +20,7 @@ from disbatch.driver.events import Settings
 from disbatch.driver.feeder import EarlierRuns, Feeder
 from disbatch.driver.loop import DriverLoop, OwnContext
 from disbatch.driver.recorder import Recorder, make_room
-from disbatch.errors import DisbatchError, TaskFileError
+from disbatch.errors import DisbatchError, ExitStatus, TaskFileError
 from disbatch.eventloop import EventLoop
 from disbatch.joining import SECRET_VARIABLE, open_log
 from disbatch.kvsstcp.endpoint import new_secret
@@ -96,14 +96,16 @@ def _run(
     finally:
         with suppress(FileNotFoundError):
             os.unlink(files.kvs_address)
-        _close(recorder)
+        all_recorded = _close(recorder)
         loop.close()
+    # The last lines of a run are written, or not, when its controller has nothing more to say.
+    exit_status = end.exit_status if all_recorded else end.exit_status or ExitStatus.FAILED
     # A run that is cut short may not have got to every line that it had resumed from.
     resumed_from = [aside] if aside is not None and earlier is not None else []
     status_files = [os.path.relpath(path) for path in (*resumed_from, files.status)]
-    _sum_up(controller, files, resume_command(status_files), complete=end.complete)
-    log.info("the run ends with status %d: %s; CPU %.3f s", end.exit_status, controller.counts, time.process_time())
-    return end.exit_status
+    _sum_up(controller, files, resume_command(status_files), complete=end.complete and all_recorded)
+    log.info("the run ends with status %d: %s; CPU %.3f s", exit_status, controller.counts, time.process_time())
+    return exit_status
 
 
 # Before the run.
@@ -210,11 +212,14 @@ def _own_context(
 # After the run.
 
 
-def _close(recorder: Recorder) -> None:
+def _close(recorder: Recorder) -> bool:
+    """Whether every line has got into the status file."""
     try:
         recorder.close()
     except DisbatchError as error:
         _tell(str(error))
+        return False
+    return True
 
 
 def _sum_up(controller: Controller, files: RunFiles, resume_command: str, *, complete: bool) -> None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from disbatch.kvsstcp import auth
-from disbatch.kvsstcp.endpoint import SECRET_VARIABLE, AddressError, KVSError, parse_address, tune
+from disbatch.kvsstcp.endpoint import SECRET_VARIABLE, AddressError, KVSError, address_text, parse_address, tune
 from disbatch.kvsstcp.wire import (
     ASTR,
     MAX_LENGTH,
@@ -134,6 +134,8 @@ class KVSClient:
             except OSError as error:
                 if left == 0:
                     raise DisconnectedError(f"cannot connect to {self._where}: {error}") from error
+            except ValueError as error:  # a text that no host name can be
+                raise DisconnectedError(f"cannot connect to {self._where}: {error}") from error
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         else:
@@ -406,7 +408,7 @@ class KVSClient:
 
     @property
     def _where(self) -> str:
-        return f"{self.address[0]}:{self.address[1]}"
+        return address_text(*self.address)
 
 
 def _key(key: str | bytes) -> bytes:

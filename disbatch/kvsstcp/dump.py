@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from disbatch.kvsstcp.store import Snapshot
 
 _PROTOCOL = 3  # the lowest in which bytes are a builtin and not a function by name
+_MAX_COUNT = 1 << 64
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
@@ -21,12 +22,41 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
 
 
 def decode_snapshot(pickled: bytes) -> Snapshot:
-    """Read the pickle of a server that may be anyone. Raises ValueError for bytes that are none of builtin types."""
+    """Read the pickle of a server that may be anyone.
+
+    Raises ValueError for bytes that are none of builtin types, and for anything in them that is no snapshot.
+    """
     try:
-        snapshot: Snapshot = _BuiltinsUnpickler(io.BytesIO(pickled)).load()
+        found = _BuiltinsUnpickler(io.BytesIO(pickled)).load()
     except Exception as error:  # pickle raises whatever the bytes lead it to
         raise ValueError(f"no pickle of builtin types: {error}") from error
-    return snapshot
+    match found:
+        case ([_, _, _, _, *_] as counts, [*waiting], [*held]) if (
+            all(map(_is_count, counts)) and all(map(_is_waiting, waiting)) and all(map(_is_held, held))
+        ):
+            snapshot: Snapshot = found
+            return snapshot
+    raise ValueError("no snapshot of a store")
+
+
+def _is_count(found: object) -> bool:
+    return isinstance(found, int) and 0 <= found < _MAX_COUNT
+
+
+def _is_waiting(found: object) -> bool:
+    match found:
+        case (bytes(), waiters):
+            return _is_count(waiters)
+    return False
+
+
+def _is_held(found: object) -> bool:
+    match found:
+        case (bytes(), values, (bytes(), bytes())):
+            return _is_count(values)
+        case (bytes(), values, (bytes(), bytes() | None, length)):
+            return _is_count(values) and _is_count(length)
+    return False
 
 
 class _BuiltinsUnpickler(pickle.Unpickler):

@@ -19,7 +19,7 @@ HOST_VARIABLE, PORT_VARIABLE, SECRET_VARIABLE = "KVSSTCP_HOST", "KVSSTCP_PORT", 
 
 _SECRET_BYTES = 32
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - to recognise them, not to bind to them
-_PORTS = 1 << 16
+_MAX_PORT, _PORT_DIGITS = (1 << 16) - 1, 5
 _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4))
 """A host that vanished is noticed after 10 s and four probes, 5 s apart."""
 
@@ -35,7 +35,7 @@ class AddressError(KVSError, ValueError):
 def parse_address(host: Address | None, port: int | str | None, environment: Mapping[str, str]) -> tuple[str, int]:
     """Return `(host, port)` from what a caller gave: both, a pair, "host:port", or neither: from the environment.
 
-    Raises AddressError if that gives no address. An IPv6 address in "host:port" stands in brackets.
+    Raises AddressError if that gives no address. An IPv6 address in "host:port" stands in brackets, elsewhere it may.
     """
     if isinstance(host, tuple):
         host, port = host
@@ -48,11 +48,17 @@ def parse_address(host: Address | None, port: int | str | None, environment: Map
     given = host if port is None else f"{host}:{port}"
     if port is None:
         host, _, port = host.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
     digits = str(port)
-    if not host or not (digits.isascii() and digits.isdigit()) or not 0 < int(digits) < _PORTS:
+    if not host or "[" in host or "]" in host or not _is_port(digits):
         raise AddressError(f"not the HOST:PORT of a key-value store: {given!r}")
     return host, int(digits)
+
+
+def address_text(host: str, port: int | str) -> str:
+    """Return "host:port" in the form that `parse_address` reads."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def client_environment(
@@ -89,10 +95,14 @@ def tune(connected: socket.socket) -> None:
             connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+def _is_port(digits: str) -> bool:
+    return digits.isascii() and digits.isdigit() and len(digits) <= _PORT_DIGITS and 0 < int(digits) <= _MAX_PORT
+
+
 def _this_host() -> str:
     name = socket.gethostname()
     try:
         socket.getaddrinfo(name, None)
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: a name that the name service cannot be asked for
         return "127.0.0.1"
     return name

@@ -62,13 +62,13 @@ def report_errors(program: str, address: str | None, steps: Iterable[Step]) -> i
     """Perform steps; a failure is one line on stderr and exit status 1."""
     try:
         perform(address, steps, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain of stdout again on its way out
-        return 1
     except (KVSError, TimeoutError) as error:
-        sys.stdout.buffer.flush()
         sys.stderr.write(f"{program}: error: {error}\n")
+        return 1
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain of stdout again on its way out
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"{program}: error: cannot write: {error.strerror}\n")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -78,7 +78,8 @@ def report_errors(program: str, address: str | None, steps: Iterable[Step]) -> i
 def perform(address: str | None, steps: Iterable[Step], output: BinaryIO) -> None:
     """Perform steps over one connection, made when the first of them needs it.
 
-    Raises KVSError and TimeoutError. Values are written as they are, each with a line end after it.
+    Raises KVSError, TimeoutError, and OSError for the output. Values are written at once and as they are, each with a
+    line end after it.
     """
     client: KVSClient | None = None
     timeout: float | None = None
@@ -110,6 +111,7 @@ def _perform(client: KVSClient, step: Step, timeout: float | None, output: Binar
         output.flush()
     elif step.operation == "dump":
         output.write(describe(client.dump()).encode(errors="replace"))
+        output.flush()
     elif step.operation == "monitor":
         client.monkey(arguments[0], arguments[1])
     else:

@@ -8,6 +8,7 @@ a shell can evaluate; it must never be in an argument list or a log.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import selectors
 import shlex
@@ -23,6 +24,7 @@ from disbatch.kvsstcp.endpoint import (
     HOST_VARIABLE,
     PORT_VARIABLE,
     SECRET_VARIABLE,
+    address_text,
     client_environment,
     new_secret,
 )
@@ -31,7 +33,6 @@ from disbatch.kvsstcp.thread import KVSServer, KVSServerThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import TextIO
 
     from typing_extensions import Self
 
@@ -74,7 +75,8 @@ def serve(options: argparse.Namespace) -> int:
             environment = client_environment(server.address, secret, os.environ)
             _announce(options, environment)
         except OSError as error:
-            what = f" at {options.host}:{options.port}" if error.filename is None else f": {error.filename}"
+            at = f" at {address_text(options.host, options.port)}"
+            what = at if error.filename is None else f": {error.filename}"
             sys.stderr.write(f"kvsstcp: error: cannot serve{what}: {_reason(error)}\n")
             return 1
         notes = stack.enter_context(_SignalNotes(selector))
@@ -167,7 +169,7 @@ def _announce(options: argparse.Namespace, environment: Mapping[str, str]) -> No
     """Tell those who are to use the server where it is. Raises OSError."""
     if options.address_file is not None:
         with open(options.address_file, "w", encoding="utf-8") as file:
-            file.write(f"{environment[HOST_VARIABLE]}:{environment[PORT_VARIABLE]}\n")
+            file.write(address_text(environment[HOST_VARIABLE], environment[PORT_VARIABLE]) + "\n")
     names = [name for name in (HOST_VARIABLE, PORT_VARIABLE, SECRET_VARIABLE) if name in environment]
     exports = "".join(f"export {name}={shlex.quote(environment[name])}\n" for name in names)
     if options.env_file is not None:
@@ -179,17 +181,16 @@ def _announce(options: argparse.Namespace, environment: Mapping[str, str]) -> No
         sys.stdout.flush()
 
 
-def _log_stream(path: str | None) -> TextIO:
-    if path is None:
-        return os.fdopen(os.dup(2), "w", encoding="utf-8")
-    return open(path, "a", encoding="utf-8")
+def _log_stream(path: str | None) -> io.FileIO:
+    """Open the log, unbuffered: what could not be written is not tried, and failed, again at the close."""
+    return io.FileIO(os.dup(2) if path is None else path, "a")
 
 
-def _logger(stream: TextIO) -> Callable[[str], None]:
+def _logger(stream: io.FileIO) -> Callable[[str], None]:
     def log(text: str) -> None:
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} kvsstcp: {text}\n"
         with suppress(OSError):  # a full disk is no reason to stop serving
-            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} kvsstcp: {text}\n")
-            stream.flush()
+            stream.write(line.encode(errors="backslashreplace"))
 
     return log
 

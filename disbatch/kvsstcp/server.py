@@ -14,6 +14,7 @@ as received: TCP says nothing more.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import selectors
@@ -444,7 +445,10 @@ class Server:
 
 def _listen(address: tuple[str, int]) -> socket.socket:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    return socket.create_server(address, family=family, backlog=_BACKLOG)
+    try:
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
+    except (TypeError, UnicodeError) as error:
+        raise OSError(errno.EINVAL, f"{address[0]!r} is no host name") from error
 
 
 def _has_hung_up(connected: socket.socket) -> bool:

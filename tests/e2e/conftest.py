@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,15 +19,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before any fixture of a test marked `ssh`: end it here when the machine cannot have hosts."""
     if item.get_closest_marker("ssh") and (reason := why_no_hosts()):
         not_here(reason)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def a_terminal_that_can_be_lost() -> Iterator[None]:
-    """Let SIGHUP end what the tests start, also where they themselves run under `nohup`."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL) if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else None
-    yield
-    if before is not None:
-        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

@@ -119,7 +119,7 @@ def test_bytes_that_are_no_utf_8(work: Workplace) -> None:
     assert work.run(*HERE, "tasks").returncode == 0
     with open(os.fsencode(work.directory) + b"/caf\xe9", "rb") as file:
         assert file.read() == b"\xff\xe9"
-    first, second = sorted(work.status())[::-1] if work.status()[0].task_id else work.status()
+    first, second = sorted(work.status(), key=lambda line: line.task_id)
     assert first.command == repr(b"printf '\xff\xe9' > 'caf\xe9'")
     assert (second.command, second.out, second.out_bytes) == ("printf %s grüße", "'grüße'", 7)
 

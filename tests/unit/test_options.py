@@ -255,12 +255,15 @@ def test_an_address_is_read_and_shown(text: str, read: Address, shown: str) -> N
     assert address(shown) == read
 
 
-@pytest.mark.parametrize("text", ["", "host", "host:", "host:x", "host:-1", "host:65536", "host:1.0", "host:²"])
+@pytest.mark.parametrize(
+    "text", ["", "host", "host:", "host:x", "host:-1", "host:65536", "host:1.0", "host:²", "[::1:80", "::1]:80"]
+)
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is no address; write it as HOST:PORT"):
         address(text)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.text() | st.text("a:,1[]- \n²", max_size=12))
 @example("localhost:" + "9" * 5000)
 def test_parsers_of_values_raise_value_errors_of_one_line_on_any_text(text: str) -> None:
@@ -274,7 +277,7 @@ def test_parsers_of_values_raise_value_errors_of_one_line_on_any_text(text: str)
 WORDS = [*(flag for field in fields(DriverOptions) for flag in field.metadata["flags"]), "-", "--", "=", "a:4", "1"]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from(WORDS) | st.text(max_size=5), max_size=6))
 def test_no_command_line_does_anything_but_work_or_get_one_line(arguments: list[str]) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
@@ -363,7 +366,7 @@ driver_fields: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(
     st.builds(ContextRoleOptions, **context_fields, **join_fields)
     | st.builds(EngineRoleOptions, **engine_fields)
@@ -374,7 +377,7 @@ def test_arguments_are_read_as_what_they_were_made_of(options: ContextOptions | 
     assert parsed(type(options), *arguments_for(options)) == options
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(st.builds(DriverOptions, **driver_fields))
 def test_arguments_of_a_driver_are_read_as_what_they_were_made_of(options: DriverOptions) -> None:
     assert parsed(DriverOptions, *arguments_for(options), "") == options

@@ -200,8 +200,8 @@ def test_engines_that_never_came_are_ended_with_the_run(bench: Bench) -> None:
 
 
 def test_engines_that_came_are_waited_for_however_long_they_take(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "LAUNCHER_PATIENCE", 0.01)
-    bench.engines_here("sleep 0.1; exit 5")
+    monkeypatch.setattr(process, "LAUNCHER_PATIENCE", 0.005)
+    bench.engines_here("sleep 0.03; exit 5")
     assert ended(bench.run(admitted(4), EndContext(abandoned=())))[4].return_code == 5
 
 
@@ -221,7 +221,7 @@ def test_engines_that_never_came_and_do_not_end_are_killed(
 
 
 def test_without_a_driver_engines_that_do_not_end_are_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "LAUNCHER_PATIENCE", 0.05)
+    monkeypatch.setattr(process, "LAUNCHER_PATIENCE", 0.01)
     ready = bench.folder / "ready"
     bench.engines_here(f"trap '' TERM; > '{ready}'; exec sleep 60")
     bench.say_when(ready, None)
@@ -247,9 +247,9 @@ def test_a_context_told_to_end_whose_driver_does_not_answer_ends_its_engines(
 def test_a_context_told_to_end_leaves_to_the_driver_how_long_its_engines_take(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "DRIVER_PATIENCE", 0.5)
+    monkeypatch.setattr(process, "DRIVER_PATIENCE", 0.1)
     ready = bench.folder / "ready"
-    bench.engines_here(f"kill -TERM $PPID; > '{ready}'; sleep 0.6; exit 5")
+    bench.engines_here(f"kill -TERM $PPID; > '{ready}'; sleep 0.12; exit 5")
     bench.say_when(ready, EndContext(abandoned=()))
     assert ended(bench.run(admitted(4)))[4].return_code == 5
 
@@ -295,8 +295,8 @@ def test_a_context_without_an_answer_gives_up(
 def test_patience_for_an_answer_does_not_end_a_context_that_has_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "ANSWER_PATIENCE", 0.01)
-    bench.engines_here("sleep 0.05")
+    monkeypatch.setattr(process, "ANSWER_PATIENCE", 0.005)
+    bench.engines_here("sleep 0.03")
     bench.run(admitted(0))
     assert bench.exit_status == 0
 

@@ -513,7 +513,7 @@ class World:
                 moved = True
         for context in self.contexts:
             context.reap()
-        return moved
+        return moved or bool(self.senders)
 
     @staticmethod
     def _engine_moves_on(engine: SimulatedEngine) -> None:

@@ -283,9 +283,9 @@ def test_what_does_not_end_when_asked_is_killed_after_the_grace(bench: Bench, tm
     bench.start("it", b'trap "" TERM; > "$READY"; exec sleep 60', READY=str(ready))
     bench.until_exists(ready)
     asked = time.monotonic()
-    bench.attempts.end_running(grace=0.1)
+    bench.attempts.end_running(grace=0.02)
     bench.until(lambda: bench.outcomes)
-    assert 0.1 <= time.monotonic() - asked < 5
+    assert 0.02 <= time.monotonic() - asked < 5
     assert (bench.outcomes["it"].return_code, bench.outcomes["it"].interrupted) == (-signal.SIGKILL, True)
 
 
@@ -375,9 +375,9 @@ def test_what_was_left_behind_and_does_not_end_when_asked_is_killed(bench: Bench
     bench.until_exists(tmp_path / "pid.trap")
     then: list[float] = []
     asked = time.monotonic()
-    bench.attempts.end_lingering(0.1, lambda: then.append(time.monotonic() - asked))
+    bench.attempts.end_lingering(0.02, lambda: then.append(time.monotonic() - asked))
     bench.until(lambda: then)
-    assert 0.1 <= then[0] < 5
+    assert 0.02 <= then[0] < 5
     bench.until(lambda: not is_there(pid))
 
 

@@ -1,7 +1,8 @@
-"""`client`, `endpoint` and `thread`: against a server in a thread of the test, over loopback, without sleeps."""
+"""`client`: against a server in a thread of the test, over loopback, without sleeps."""
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import socket
@@ -12,8 +13,7 @@ import pytest
 
 from disbatch.kvsstcp import KVSClient, KVSServer, KVSServerThread
 from disbatch.kvsstcp.client import DisconnectedError, HandshakeError, PickleRefusedError
-from disbatch.kvsstcp.dump import decode_snapshot
-from disbatch.kvsstcp.endpoint import AddressError, KVSError, client_environment, parse_address
+from disbatch.kvsstcp.endpoint import KVSError
 from disbatch.kvsstcp.wire import ReplyParser, encode_dump_reply, encode_get, encode_put, encode_reply
 
 if TYPE_CHECKING:
@@ -30,39 +30,6 @@ def server() -> Iterator[KVSServerThread]:
 def client(server: KVSServerThread) -> Iterator[KVSClient]:
     with KVSClient(server.cinfo, secret=server.secret) as connected:
         yield connected
-
-
-@pytest.mark.parametrize(
-    ("host", "port", "environment"),
-    [
-        ("h", 1, {}),
-        ("h", "1", {}),
-        (("h", 1), None, {}),
-        (("h", "1"), None, {}),
-        ("h:1", None, {}),
-        (b"h:1", None, {}),
-        (None, None, {"KVSSTCP_HOST": "h", "KVSSTCP_PORT": "1"}),
-    ],
-)
-def test_forms_of_an_address(host: str, port: int, environment: dict[str, str]) -> None:
-    assert parse_address(host, port, environment) == ("h", 1)
-
-
-def test_an_ipv6_address_stands_in_brackets() -> None:
-    assert parse_address("[::1]:7", None, {}) == ("::1", 7)
-
-
-@pytest.mark.parametrize(
-    ("host", "port"), [("h", None), (":1", None), ("h", 0), ("h", 65536), ("h", "x"), ("h:", None)]
-)
-def test_what_is_no_address_is_named(host: str, port: int) -> None:
-    with pytest.raises(AddressError, match=host):
-        parse_address(host, port, {})
-
-
-def test_an_environment_without_an_address_is_named() -> None:
-    with pytest.raises(AddressError, match="KVSSTCP_HOST and KVSSTCP_PORT are not set"):
-        parse_address(None, None, {"KVSSTCP_HOST": "h"})
 
 
 @pytest.mark.parametrize(
@@ -144,6 +111,21 @@ def test_no_server_at_all_is_one_line() -> None:
         address = listening.getsockname()
     with pytest.raises(DisconnectedError, match=f"cannot connect to 127.0.0.1:{address[1]}: "):
         KVSClient(*address)
+
+
+@pytest.mark.parametrize("host", [".x", "x" * 64, "\udcff"])
+def test_a_text_that_no_host_name_can_be_is_one_line(host: str) -> None:
+    with pytest.raises(DisconnectedError, match=f"cannot connect to {host}:7: "):
+        KVSClient(host, 7, retry=9)
+
+
+def test_an_ipv6_address_in_a_complaint_can_be_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_address: object, _timeout: float) -> socket.socket:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(DisconnectedError, match=r"cannot connect to \[::1\]:7: "):
+        KVSClient("[::1]:7")
 
 
 def test_pickles_of_an_unproved_server_are_refused_and_not_lost() -> None:
@@ -246,25 +228,13 @@ class _Dangerous:
         return os.system, ("echo never",)
 
 
-@pytest.mark.parametrize("pickled", [pickle.dumps(_Dangerous()), pickle.dumps(KVSError("x")), b"", b"\xff", b"(" * 99])
-def test_a_snapshot_that_names_a_class_is_refused(pickled: bytes) -> None:
-    with pytest.raises(ValueError, match="no pickle of builtin types"):
-        decode_snapshot(pickled)
-
-
-def test_a_dump_of_a_dangerous_server_is_one_error() -> None:
+@pytest.mark.parametrize("sent", [pickle.dumps(_Dangerous()), pickle.dumps(7)])
+def test_a_dump_of_a_dangerous_server_is_one_error(sent: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         connected = KVSClient(listening.getsockname(), secret="")
         connection, _ = listening.accept()
         with connection:
-            connection.sendall(encode_dump_reply(pickle.dumps(_Dangerous())))
+            connection.sendall(encode_dump_reply(sent))
             with pytest.raises(KVSError, match="cannot be read"):
                 connected.dump()
             connected.close()
-
-
-def test_the_environment_for_clients_holds_the_secret_only_if_there_is_one() -> None:
-    before = {"HOME": "/", "KVSSTCP_SECRET": "old"}
-    assert client_environment(("h", 7), None, before) == {"HOME": "/", "KVSSTCP_HOST": "h", "KVSSTCP_PORT": "7"}
-    assert client_environment(("h", 7), b"5", before)["KVSSTCP_SECRET"] == "5"
-    assert client_environment(("0.0.0.0", 7), None, {})["KVSSTCP_HOST"] != "0.0.0.0"

@@ -1,0 +1,25 @@
+"""What all tests share: what they start finds the world as on a user's terminal, wherever they themselves run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_users_world() -> Iterator[None]:
+    """Signals that `nohup` or `&` had ignored have their defaults, and Python writes as it does by default."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+    os.environ.pop("PYTHONUNBUFFERED", None)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -1,0 +1,77 @@
+"""What the controller is told and asks for. That each command is performed is in the twin of `loop`."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+from typing import Any, get_args
+
+import pytest
+
+from disbatch import messages
+from disbatch.driver import events
+from disbatch.driver.controller import Controller
+from disbatch.tasks import Task
+from tests.unit.driver.examples import example
+from tests.unit.driver.simulation import context_came, settings
+
+EVENTS: tuple[type, ...] = get_args(events.Event)
+COMMANDS: tuple[type, ...] = get_args(events.Command)
+ITEMS: tuple[type, ...] = get_args(events.Item)
+
+
+def declared_here() -> list[type]:
+    return [
+        value
+        for value in vars(events).values()
+        if isinstance(value, type) and is_dataclass(value) and value.__module__ == events.__name__
+        if value is not events.Settings
+    ]
+
+
+@pytest.mark.parametrize("kind", declared_here())
+def test_whatever_is_declared_is_of_use(kind: type) -> None:
+    assert sum(kind in of_use for of_use in (EVENTS, COMMANDS, ITEMS)) == 1, (
+        f"{kind.__name__} has to be an event, a command or an item, and only one of them"
+    )
+
+
+@pytest.mark.parametrize("kind", get_args(messages.ToDriver))
+def test_what_others_say_to_the_driver_is_an_event(kind: type) -> None:
+    assert kind in EVENTS
+
+
+@pytest.mark.parametrize("kind", [*EVENTS, *COMMANDS, *ITEMS])
+def test_nothing_can_be_changed(kind: type) -> None:
+    value = example(kind)
+    for field in fields(kind):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, field.name, getattr(value, field.name))
+    with pytest.raises((AttributeError, TypeError)):  # which of them is up to the version of Python
+        value.something_else = 1
+    hash(value)  # nor can what it holds
+
+
+@pytest.mark.parametrize("kind", [*EVENTS, *COMMANDS, *ITEMS])
+def test_two_that_say_the_same_are_equal(kind: type) -> None:
+    assert example(kind) == example(kind)
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_the_controller_takes_every_event(kind: type) -> None:
+    controller = controller_with_an_engine()
+    controller.handle(example(kind), 1.0)
+
+
+def controller_with_an_engine() -> Controller:
+    """One that works, has one engine, and waits for that to come."""
+    controller = Controller(settings())
+    controller.begin()
+    controller.handle(context_came("t", 1), 1.0)
+    controller.handle(events.ItemsRead((example(Task),), ended=False), 1.0)
+    return controller
+
+
+def test_what_is_no_event_is_not_taken() -> None:
+    no_event: Any = events.ReadItems(1)
+    with pytest.raises(KeyError):
+        controller_with_an_engine().handle(no_event, 1.0)

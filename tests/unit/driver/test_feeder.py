@@ -1,0 +1,556 @@
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from itertools import cycle, islice, pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from disbatch.driver.events import Event, Item, ItemsRead, ReadingFailed, SkippedTask
+from disbatch.driver.feeder import WARNINGS_SHOWN, EarlierRuns, Feeder
+from disbatch.errors import StatusFileError
+from disbatch.eventloop import EventLoop
+from disbatch.statusfile import HEADER, skipped_line, task_line
+from disbatch.taskfile import Complaint, TaskParser
+from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Task
+from tests.unit.driver.simulation import outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+
+class Bench:
+    """A feeder's surroundings: a real loop that is turned by hand, and what the feeder tells."""
+
+    def __init__(self) -> None:
+        self.loop = EventLoop()
+        self.told: list[Event] = []
+        self.descriptors: list[int] = []
+
+    def feed_from(self, descriptor: int, earlier: EarlierRuns | None = None) -> Feeder:
+        return Feeder(descriptor, earlier, self.loop, self.told.append)
+
+    def file(self, path: Path | str) -> int:
+        self.descriptors.append(os.open(path, os.O_RDONLY))
+        return self.descriptors[-1]
+
+    def pipe(self) -> tuple[int, Pipe]:
+        reading, writing = os.pipe()
+        self.descriptors.append(reading)
+        return reading, Pipe(self, writing)
+
+    def close(self) -> None:
+        self.loop.close()
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+    def turn(self) -> None:
+        """Handle what is ready, without waiting for more."""
+        self.loop.turn(0)
+
+    def answer(self) -> Event:
+        """The one thing that was told since the last time."""
+        assert len(self.told) == 1, f"a request is answered once, not with {self.told}"
+        return self.told.pop()
+
+    def items(self) -> ItemsRead:
+        answer = self.answer()
+        assert isinstance(answer, ItemsRead)
+        return answer
+
+    @property
+    def waits(self) -> bool:
+        """Whether the loop watches anything."""
+        return bool(self.loop.selector.get_map())
+
+    def read_everything(self, feeder: Feeder, limit: int = 1000) -> list[Item]:
+        """Items of a list that lies there as a whole."""
+        items: list[Item] = []
+        for _ in range(1000):
+            feeder.read(limit)
+            event = self.items()
+            items += event.items
+            if event.ended:
+                return items
+        raise AssertionError("the list does not end")
+
+
+class Pipe:
+    """The end of a pipe that a test writes to."""
+
+    def __init__(self, bench: Bench, descriptor: int) -> None:
+        self.bench = bench
+        self.descriptor = descriptor
+        self.is_open = True
+        bench.descriptors.append(descriptor)
+
+    def write(self, data: bytes) -> None:
+        os.write(self.descriptor, data)
+
+    def close(self) -> None:
+        self.is_open = False
+        self.bench.descriptors.remove(self.descriptor)
+        os.close(self.descriptor)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.close()
+
+
+def task(task_id: int, command: bytes = b"true") -> Task:
+    return Task(task_id, task_id + 1, NO_REPEAT, command)
+
+
+def commands(items: Sequence[Item]) -> list[bytes]:
+    return [item.command for item in items if isinstance(item, Task)]
+
+
+# Files
+
+
+def test_the_items_of_a_file_come_in_order_and_then_the_end(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "tasks"
+    path.write_bytes(b"#DISBATCH PERENGINE START prepare\na\n\n# comment\nb\n#DISBATCH BARRIER\n#DISBATCH NONSENSE\nc")
+    items = bench.read_everything(bench.feed_from(bench.file(path)))
+    assert [type(item) for item in items] == [PerEngineTask, Task, Task, Barrier, Complaint, Task]
+    assert commands(items) == [b"a", b"b", b"c"]
+    assert items[-1] == Task(3, 8, NO_REPEAT, b"c")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"# nothing but\n\n# comments\n" * 10_000])
+def test_a_file_without_tasks_ends_at_once(bench: Bench, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tasks"
+    path.write_bytes(content)
+    bench.feed_from(bench.file(path)).read(10)
+    assert bench.items() == ItemsRead((), ended=True)
+
+
+def test_the_null_device_is_an_empty_file(bench: Bench) -> None:
+    bench.feed_from(bench.file(os.devnull)).read(10)
+    assert bench.items() == ItemsRead((), ended=True)
+
+
+def test_a_file_is_read_without_waiting(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "tasks"
+    path.write_bytes(b"true\n" * 100)
+    feeder = bench.feed_from(bench.file(path))
+    for _ in range(12):
+        feeder.read(10)
+        bench.items()
+        assert not bench.waits
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7, 100])
+def test_no_more_items_come_than_were_asked_for(bench: Bench, tmp_path: Path, limit: int) -> None:
+    path = tmp_path / "tasks"
+    path.write_bytes(b"true\n#DISBATCH REPEAT 20 true\n#DISBATCH BARRIER\ntrue\n")
+    feeder = bench.feed_from(bench.file(path))
+    ids: list[int] = []
+    ended = False
+    while not ended:
+        feeder.read(limit)
+        event = bench.items()
+        ended = event.ended
+        assert len(event.items) <= limit
+        assert event.items or ended, "an answer that brings nothing on"
+        ids += [item.task_id for item in event.items if isinstance(item, Task | Barrier)]
+    assert ids == list(range(23))
+
+
+def test_no_more_of_a_file_is_read_than_is_needed(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "tasks"
+    path.write_bytes(b"echo some task of the usual length\n" * 100_000)
+    descriptor = bench.file(path)
+    feeder = bench.feed_from(descriptor)
+    assert os.lseek(descriptor, 0, os.SEEK_CUR) == 0, "it was read from before anybody asked"
+    feeder.read(10)
+    one_chunk = os.lseek(descriptor, 0, os.SEEK_CUR)
+    assert one_chunk < path.stat().st_size // 10
+    for _ in range(20):
+        feeder.read(10)
+    assert os.lseek(descriptor, 0, os.SEEK_CUR) == one_chunk, "it was read from although lines were left"
+
+
+def test_a_repeat_of_a_thousand_million_is_given_out_as_it_is_asked_for(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "tasks"
+    path.write_bytes(b"#DISBATCH REPEAT 1000000000 true\n")
+    feeder = bench.feed_from(bench.file(path))
+    for beginning in (0, 50):
+        feeder.read(50)
+        event = bench.items()
+        assert [item.repeat_index for item in event.items if isinstance(item, Task)] == [
+            *range(beginning, beginning + 50)
+        ]
+        assert not event.ended
+
+
+def test_after_a_fatal_mistake_nothing_more_is_read(bench: Bench) -> None:
+    reading, pipe = bench.pipe()
+    pipe.write(b"true\n#DISBATCH PERENGINE START too late\nfalse\n")
+    feeder = bench.feed_from(reading)
+    feeder.read(10)
+    bench.turn()
+    event = bench.items()
+    assert event.ended
+    first, second = event.items
+    assert first == task(0)
+    assert isinstance(second, Complaint)
+    assert second.fatal
+
+
+# Pipes
+
+
+def test_a_line_from_a_pipe_is_told_of_as_soon_as_it_is_there(bench: Bench) -> None:
+    reading, pipe = bench.pipe()
+    feeder = bench.feed_from(reading)
+    for number in range(3):
+        feeder.read(10)
+        bench.turn()
+        assert not bench.told, "told before there was anything"
+        pipe.write(b"echo %d\n" % number)
+        bench.turn()
+        assert bench.items() == ItemsRead((task(number, b"echo %d" % number),), ended=False)
+
+
+def test_a_pipe_ends_when_its_writer_has_closed_it(bench: Bench) -> None:
+    reading, pipe = bench.pipe()
+    feeder = bench.feed_from(reading)
+    pipe.write(b"true\n")
+    pipe.close()
+    feeder.read(10)
+    bench.turn()
+    assert bench.items().items == (task(0),)
+    feeder.read(10)
+    bench.turn()
+    assert bench.items() == ItemsRead((), ended=True)
+    assert not bench.waits
+
+
+def test_a_line_that_comes_in_pieces_is_one_task(bench: Bench) -> None:
+    reading, pipe = bench.pipe()
+    bench.feed_from(reading).read(10)
+    for piece in (b"ec", b"ho ", b"x" * 10_000):
+        pipe.write(piece)
+        bench.turn()
+        assert not bench.told
+    pipe.write(b"\nha")
+    bench.turn()
+    assert commands(bench.items().items) == [b"echo " + b"x" * 10_000]
+
+
+def test_a_last_line_without_its_end_counts_when_the_pipe_ends(bench: Bench) -> None:
+    reading, pipe = bench.pipe()
+    bench.feed_from(reading).read(10)
+    pipe.write(b"true")
+    bench.turn()
+    assert not bench.told
+    pipe.close()
+    bench.turn()
+    assert bench.items() == ItemsRead((task(0),), ended=True)
+
+
+def test_comments_from_a_pipe_are_no_answer(bench: Bench) -> None:
+    reading, pipe = bench.pipe()
+    bench.feed_from(reading).read(10)
+    for line in (b"# comment\n", b"\n", b"#DISBATCH PREFIX echo \n"):
+        pipe.write(line)
+        bench.turn()
+        assert not bench.told
+    pipe.write(b"x\n")
+    bench.turn()
+    assert commands(bench.items().items) == [b"echo x"]
+
+
+def test_what_nobody_has_asked_for_stays_in_the_pipe(bench: Bench) -> None:
+    reading, pipe = bench.pipe()
+    feeder = bench.feed_from(reading)
+    feeder.read(1)
+    pipe.write(b"a\nb\n")
+    bench.turn()
+    assert commands(bench.items().items) == [b"a"]
+    assert not bench.waits
+    pipe.write(b"c\n")
+    bench.turn()
+    assert not bench.told
+    feeder.read(5)
+    assert commands(bench.items().items) == [b"b"], "what was read before is told of at once, without waiting for more"
+    assert os.read(reading, 10) == b"c\n"
+
+
+def test_a_pipe_that_somebody_else_has_emptied_is_waited_for(bench: Bench) -> None:
+    reading, pipe = bench.pipe()
+    os.set_blocking(reading, False)
+    feeder = bench.feed_from(reading)
+    feeder.read(10)
+    feeder._go_on(ready=True)
+    assert not bench.told
+    pipe.write(b"true\n")
+    bench.turn()
+    assert bench.items().items == (task(0),)
+
+
+lines = st.sampled_from(
+    [
+        *(b"true", b"  indented", b"", b"# comment", b"with\ttab", b"#DISBATCH REPEAT 3 x", b"#DISBATCH BARRIER"),
+        *(b"#DISBATCH PREFIX p ", b"#DISBATCH NONSENSE", b"\xff\xfe"),
+    ]
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    lines=st.lists(lines, max_size=8),
+    line_end=st.sampled_from([b"\n", b"\r\n"]),
+    last_line_end=st.booleans(),
+    cuts=st.lists(st.integers(0, 150), max_size=8),
+    limits=st.lists(st.integers(1, 5), min_size=1, max_size=5),
+)
+def test_however_a_pipe_cuts_the_list_every_item_comes_once(
+    lines: list[bytes], line_end: bytes, cuts: list[int], limits: list[int], *, last_line_end: bool
+) -> None:
+    whole = line_end.join(lines) + (line_end if last_line_end else b"")
+    parser = TaskParser()
+    parser.feed(whole)
+    parser.end()
+    edges = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    pieces = [whole[start:end] for start, end in pairwise(edges)]
+    bench = Bench()
+    try:
+        assert read_in_pieces(bench, pieces, limits) == parser.take(1000)
+    finally:
+        bench.close()
+
+
+def read_in_pieces(bench: Bench, pieces: list[bytes], limits: list[int]) -> list[Item]:
+    """Items of a list that somebody writes into a pipe, a piece whenever the feeder has nothing to tell."""
+    reading, pipe = bench.pipe()
+    feeder = bench.feed_from(reading)
+    items: list[Item] = []
+    for limit in islice(cycle(limits), 1000):
+        feeder.read(limit)
+        while not bench.told:
+            assert pipe.is_open, "all has been written, and nothing is told of it"
+            if pieces:
+                pipe.write(pieces.pop(0))
+            else:
+                pipe.close()
+            bench.turn()
+        event = bench.items()
+        assert len(event.items) <= limit
+        items += event.items
+        if event.ended:
+            return items
+    raise AssertionError("the list does not end")
+
+
+# Errors while reading
+
+
+def test_a_file_that_cannot_be_read_on_is_told_of(bench: Bench, tmp_path: Path) -> None:
+    bench.feed_from(bench.file(tmp_path)).read(10)
+    assert bench.answer() == ReadingFailed("cannot read the task file any further: Is a directory")
+
+
+def test_a_connection_that_breaks_is_told_of_and_not_waited_for_again(bench: Bench) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        feeder = bench.feed_from(ours.fileno())
+        theirs.sendall(b"true\n")
+        feeder.read(10)
+        bench.turn()
+        assert bench.items().items == (task(0),)
+        feeder.read(10)
+        ours.sendall(b"which is never read")
+        theirs.close()
+        bench.turn()
+        assert bench.answer() == ReadingFailed("cannot read the task file any further: Connection reset by peer")
+        assert not bench.waits
+
+
+# Resuming
+
+
+def line(task_id: int, return_code: int = 0, command: bytes = b"true") -> bytes:
+    return task_line(task(task_id, command), "node", outcome(return_code))
+
+
+def status_file(path: Path, *recorded: bytes) -> str:
+    path.write_bytes(b"".join(recorded))
+    return str(path)
+
+
+def earlier_runs(*paths: str, retry: bool = False, by_id_alone: bool = False) -> EarlierRuns:
+    return EarlierRuns(paths, retry=retry, by_id_alone=by_id_alone)
+
+
+def resume(bench: Bench, tmp_path: Path, content: bytes, earlier: EarlierRuns) -> list[Item]:
+    path = tmp_path / "tasks"
+    path.write_bytes(content)
+    return bench.read_everything(bench.feed_from(bench.file(path), earlier))
+
+
+def test_a_recorded_task_is_skipped_with_its_line_and_others_run(bench: Bench, tmp_path: Path) -> None:
+    path = status_file(tmp_path / "status", line(2, return_code=3), line(0))
+    items = resume(bench, tmp_path, b"true\ntrue\ntrue\n#DISBATCH BARRIER\n", earlier_runs(path))
+    assert items == [
+        SkippedTask(task(0), skipped_line(line(0)), failed=False),
+        task(1),
+        SkippedTask(task(2), skipped_line(line(2, return_code=3)), failed=True),
+        Barrier(3, 4, check=False, key=None, text=b"#DISBATCH BARRIER"),
+    ]
+
+
+def test_a_skipped_task_of_a_skipping_run_is_skipped_again(bench: Bench, tmp_path: Path) -> None:
+    path = status_file(tmp_path / "status", HEADER, skipped_line(line(0)))
+    assert resume(bench, tmp_path, b"true\n", earlier_runs(path)) == [
+        SkippedTask(task(0), skipped_line(line(0)), failed=False)
+    ]
+
+
+def test_retry_runs_failed_tasks_again(bench: Bench, tmp_path: Path) -> None:
+    path = status_file(tmp_path / "status", line(0), line(1, return_code=1))
+    first, second = resume(bench, tmp_path, b"true\ntrue\n", earlier_runs(path, retry=True))
+    assert isinstance(first, SkippedTask)
+    assert second == task(1)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("retry", [False, True])
+def test_of_several_files_a_success_counts_wherever_it_stands(
+    bench: Bench, tmp_path: Path, order: tuple[int, int], *, retry: bool
+) -> None:
+    failed, succeeded = line(0, return_code=1), line(0)
+    files = [status_file(tmp_path / "status0", failed), status_file(tmp_path / "status1", line(1), succeeded)]
+    earlier = earlier_runs(*(files[number] for number in order), retry=retry)
+    assert resume(bench, tmp_path, b"true\ntrue\ntrue\n", earlier) == [
+        SkippedTask(task(0), skipped_line(succeeded), failed=False),
+        SkippedTask(task(1), skipped_line(line(1)), failed=False),
+        task(2),
+    ]
+
+
+def test_a_task_that_differs_ends_the_reading_and_names_both(bench: Bench, tmp_path: Path) -> None:
+    path = status_file(tmp_path / "status", line(1, command=b"echo old"))
+    tasks = tmp_path / "tasks"
+    tasks.write_bytes(b"true\necho new\n")
+    bench.feed_from(bench.file(tasks), earlier_runs(path)).read(10)
+    failure = bench.answer()
+    assert isinstance(failure, ReadingFailed)
+    for word in ("task 1 ", "'echo new'", "'echo old'", "--force-resume"):
+        assert word in failure.reason
+
+
+def test_a_forced_resume_goes_by_the_id_and_warns(bench: Bench, tmp_path: Path) -> None:
+    old = line(0, command=b"echo old")
+    path = status_file(tmp_path / "status", old)
+    warning, skipped = resume(bench, tmp_path, b"echo new\n", earlier_runs(path, by_id_alone=True))
+    assert isinstance(warning, Complaint)
+    assert not warning.fatal
+    assert "task 0 " in warning.text
+    assert skipped == SkippedTask(task(0, b"echo new"), skipped_line(old), failed=False)
+
+
+def test_a_forced_resume_warns_of_what_it_runs_again_too(bench: Bench, tmp_path: Path) -> None:
+    path = status_file(tmp_path / "status", line(0, return_code=1, command=b"echo old"))
+    warning, again = resume(bench, tmp_path, b"echo new\n", earlier_runs(path, retry=True, by_id_alone=True))
+    assert isinstance(warning, Complaint)
+    assert again == task(0, b"echo new")
+
+
+@pytest.mark.parametrize("differing", [WARNINGS_SHOWN, WARNINGS_SHOWN + 1, WARNINGS_SHOWN + 4])
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+def test_many_warnings_of_a_forced_resume_are_counted(bench: Bench, tmp_path: Path, differing: int, limit: int) -> None:
+    old = [line(number, command=b"echo old") for number in range(differing)]
+    earlier = earlier_runs(status_file(tmp_path / "status", *old), by_id_alone=True)
+    tasks = tmp_path / "tasks"
+    tasks.write_bytes(b"echo new\n" * differing)
+    items = bench.read_everything(bench.feed_from(bench.file(tasks), earlier), limit)
+    assert sum(isinstance(item, SkippedTask) for item in items) == differing
+    texts = [item.text for item in items if isinstance(item, Complaint)]
+    more = differing - WARNINGS_SHOWN
+    assert len(texts) == WARNINGS_SHOWN + (more > 0)
+    if more:
+        assert texts[-1] == f"{more} more tasks differ from the status file"
+        assert isinstance(items[-1], Complaint)
+
+
+def test_a_torn_last_line_is_warned_of_and_its_task_runs(bench: Bench, tmp_path: Path) -> None:
+    path = status_file(tmp_path / "status", line(0), line(1)[:-5])
+    earlier = earlier_runs(path)
+    assert len(earlier.warnings) == 1
+    assert earlier.warnings[0].startswith(f"{path}: line 2 is cut off")
+    assert resume(bench, tmp_path, b"true\ntrue\n", earlier)[1] == task(1)
+
+
+def test_a_status_file_is_read_on_when_it_has_another_name(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "status"
+    earlier = earlier_runs(status_file(path, line(0)))
+    path.rename(tmp_path / "status.1")
+    path.write_text("")
+    assert isinstance(resume(bench, tmp_path, b"true\n", earlier)[0], SkippedTask)
+
+
+def test_a_file_that_is_no_status_file_is_an_error_for_people(tmp_path: Path) -> None:
+    path = status_file(tmp_path / "picture", b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(StatusFileError, match="picture is no status file"):
+        earlier_runs(path)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("missing", "No such file or directory"), (".", "Is a directory")])
+def test_a_status_file_that_cannot_be_opened_is_an_error_for_people(tmp_path: Path, name: str, reason: str) -> None:
+    path = f"{tmp_path}/{name}"
+    with pytest.raises(StatusFileError) as error:
+        earlier_runs(path)
+    assert error.value.message == f"cannot read the status file {path}: {reason}"
+    assert "-r" in error.value.hint
+
+
+def test_a_pipe_is_no_status_file_because_lines_are_read_twice(bench: Bench) -> None:
+    reading, pipe = bench.pipe()
+    pipe.write(line(0))
+    pipe.close()
+    with pytest.raises(StatusFileError) as error:
+        earlier_runs(f"/proc/self/fd/{reading}")
+    assert error.value.message == f"the status file /proc/self/fd/{reading} can be read only once"
+    assert error.value.hint
+
+
+def test_a_status_file_that_changes_meanwhile_ends_the_reading(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "status"
+    recorded = [line(number) for number in range(100, 500)]  # more than a buffer holds
+    earlier = earlier_runs(status_file(path, *recorded))
+    with path.open("r+b") as file:
+        file.write(b"".join(reversed(recorded)))
+    tasks = tmp_path / "tasks"
+    tasks.write_bytes(b"true\n" * 101)
+    bench.feed_from(bench.file(tasks), earlier).read(1000)
+    failure = bench.answer()
+    assert isinstance(failure, ReadingFailed)
+    assert "the line of task 100 is now about task 499" in failure.reason
+
+
+def test_a_status_file_that_cannot_be_read_on_ends_the_reading(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = earlier_runs(status_file(tmp_path / "status", line(0)))
+    monkeypatch.setattr(earlier, "_files", [Unreadable()])
+    tasks = tmp_path / "tasks"
+    tasks.write_bytes(b"true\n")
+    bench.feed_from(bench.file(tasks), earlier).read(10)
+    assert bench.answer() == ReadingFailed("cannot read the status file my status any further: Stale file handle")
+
+
+class Unreadable:
+    name = "my status"
+
+    def seek(self, _offset: int) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))

@@ -1,0 +1,728 @@
+"""The driver's loop among stand-ins: what it is told comes from the test, what it does is noted in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import pytest
+
+from disbatch import descriptors, messages
+from disbatch.driver import events
+from disbatch.driver import loop as loop_file
+from disbatch.driver.controller import Controller
+from disbatch.driver.feeder import Feeder
+from disbatch.driver.loop import DESCRIPTORS, FAREWELL_LIMIT, DriverLoop, OwnContext
+from disbatch.driver.recorder import Recorder
+from disbatch.errors import DisbatchError
+from disbatch.eventloop import EventLoop
+from disbatch.kvsstcp.wire import ASTR
+from disbatch.launching import Launched
+from disbatch.statusfile import barrier_line, parse_line, per_engine_line, task_line
+from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Phase, Task
+from tests.unit.driver.examples import example
+from tests.unit.driver.simulation import VERSION, context_came, outcome, settings
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+JOB = "my run"
+NOW = 1_700_000_000.25
+FORMER_LIMIT = (1024, 4096)
+OWN_CONTEXT = OwnContext(["disbatch", "--context"], {"KVSSTCP_SECRET": "s3cret"}, "context_launch.log")
+TASK = Task(3, 4, NO_REPEAT, b"true")
+PER_ENGINE_TASK = PerEngineTask(Phase.STOP, 0, 1, b"clean up")
+BARRIER = Barrier(5, 6, check=False, key=b"key", text=b"#DISBATCH BARRIER key")
+THE_END = events.EndRun(0, complete=True)
+
+
+class Loop:
+    """Stands for the event loop: in each turn the next thing happens that the test has in store."""
+
+    selector = "the selector"
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.clock = 100.0
+        self.timeouts: list[float | None] = []
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.signal_handlers: dict[int, Callable[[], None]] = {}
+
+    def now(self) -> float:
+        return self.clock
+
+    def after(self, seconds: float, action: Callable[[], None]) -> None:
+        self.timers.append((seconds, action))
+
+    def on_signal(self, number: signal.Signals, handler: Callable[[], None]) -> None:
+        self.signal_handlers[number] = handler
+
+    def turn(self, timeout: float | None) -> None:
+        self.timeouts.append(timeout)
+        if self.house.to_happen:
+            self.house.to_happen.popleft()()
+        elif self.house.over:
+            self.clock += 0.25
+        elif timeout != 0.0:
+            self.house.driver.happened(events.PatienceEnded())
+
+
+class Script:
+    """Stands for the controller: it asks for what the test has written down, and for the end when its patience ends."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.first: list[events.Command] = []
+        self.answers: dict[type, list[events.Command]] = {events.PatienceEnded: [THE_END]}
+        self.times: list[float] = []
+
+    def begin(self) -> list[events.Command]:
+        return self.first
+
+    def handle(self, event: events.Event, now: float) -> list[events.Command]:
+        self.house.events.append(event)
+        self.times.append(now)
+        commands = self.answers.get(type(event), [])
+        self.house.over = self.house.over or THE_END in commands
+        return commands
+
+
+class Book:
+    """Stands for the recorder."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.failures: deque[DisbatchError] = deque()
+
+    def add(self, line: bytes) -> None:
+        self.house.did("line", line)
+
+    def flush(self) -> None:
+        self.house.did("flush")
+        if self.failures:
+            raise self.failures.popleft()
+
+
+class Source:
+    """Stands for the feeder."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+
+    def read(self, limit: int) -> None:
+        self.house.did("read", limit)
+
+
+class Store:
+    """Stands for the server of the key-value store."""
+
+    def __init__(
+        self,
+        house: House,
+        selector: object,
+        listening: object,
+        *,
+        secret: bytes | None,
+        on_disconnect: Callable[[int], None],
+        on_down: Callable[[], None],
+        log: Callable[..., None],
+    ) -> None:
+        self.house = house
+        self.made_with = (selector, listening, secret)
+        self.hang_up = on_disconnect
+        self.ask_to_end = on_down
+        self.log = log
+        self.listeners: dict[bytes, Callable[[bytes, bytes, int | None], None]] = {}
+        self.turns_until_sent = 0
+        self.next_expiry: float | None = None
+
+    def listen(self, key: bytes, handler: Callable[[bytes, bytes, int | None], None]) -> None:
+        self.listeners[key] = handler
+
+    def put(self, key: bytes, tag: bytes, value: bytes) -> None:
+        self.house.did("put", key, messages.decode(value) if tag == messages.TAG else (tag, value))
+
+    def expire(self, _now: float) -> float | None:
+        return self.next_expiry
+
+    @property
+    def unsent(self) -> bool:
+        self.turns_until_sent -= 1
+        return self.turns_until_sent >= 0
+
+    def close(self) -> None:
+        self.house.did("close")
+
+
+class Child:
+    """Stands for the process of the driver's own context."""
+
+    failure: DisbatchError | None = None
+
+    def __init__(
+        self,
+        house: House,
+        command: Sequence[str],
+        output: str,
+        *,
+        environment: dict[str, str],
+        limit: tuple[int, int] | None,
+    ) -> None:
+        if house.child_failure is not None:
+            raise house.child_failure
+        house.child = self
+        house.did("start", command, output, environment, limit)
+        self.house = house
+        self.ended_with: int | None = None
+
+    def return_code(self) -> int | None:
+        return self.ended_with
+
+    def last_words(self) -> str:
+        return "last words"
+
+    def clear_away(self) -> None:
+        self.house.did("clear away")
+
+
+class Log:
+    """Stands for the log."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+
+    def info(self, text: str, *values: object) -> None:
+        self.house.did("log", text % values)
+
+    def warning(self, text: str, *values: object) -> None:
+        self.house.did("warn", text % values if values else text)
+
+
+class House:
+    """A driver's loop with stand-ins for everything around it."""
+
+    driver: DriverLoop
+    store: Store
+    child: Child | None = None
+    child_failure: DisbatchError | None = None
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, event_loop: EventLoop | None = None) -> None:
+        self.done: list[tuple[object, ...]] = []
+        self.events: list[events.Event] = []
+        self.to_happen: deque[Callable[[], None]] = deque()
+        self.over = False
+        self.script = Script(self)
+        self.book = Book(self)
+        self.loop = Loop(self)
+        self._event_loop = event_loop or cast("EventLoop", self.loop)
+        monkeypatch.setattr(loop_file, "time", SimpleNamespace(time=lambda: NOW))
+        monkeypatch.setattr(loop_file, "Server", self._make_store)
+        monkeypatch.setattr(loop_file, "Launched", lambda *given, **named: Child(self, *given, **named))
+        monkeypatch.setattr(descriptors, "make_room", self._make_room)
+
+    def _make_store(self, *given: object, **named: Any) -> Store:  # noqa: ANN401 - as the loop gives them
+        self.store = Store(self, *given, **named)
+        return self.store
+
+    def _make_room(self, needed: int) -> tuple[int, int]:
+        self.did("make room", needed)
+        return FORMER_LIMIT
+
+    def open(
+        self,
+        controller: Controller | None = None,
+        recorder: Recorder | None = None,
+        own_context: OwnContext = OWN_CONTEXT,
+    ) -> None:
+        """Make the driver's loop and let it serve; nothing has happened then."""
+        self.driver = DriverLoop(
+            self._event_loop,
+            controller or cast("Controller", self.script),
+            recorder or cast("Recorder", self.book),
+            JOB,
+            own_context,
+            cast(Any, Log(self)),
+            lambda text: self.did("tell", text),
+        )
+        self.driver.serve(cast("socket.socket", "the listening socket"), b"s3cret")
+        self.done.clear()
+
+    def did(self, *what: object) -> None:
+        self.done.append(what)
+
+    def happens(self, what: Callable[[], None]) -> None:
+        """Let this happen in a turn of its own."""
+        self.to_happen.append(what)
+
+    def arrives(self, message: messages.Message, peer: int | None = 1) -> None:
+        self.arrives_as(messages.encode(message), messages.TAG, peer)
+
+    def arrives_as(self, value: bytes, tag: bytes, peer: int | None = 1) -> None:
+        self.happens(lambda: self.store.listeners[messages.driver_key(JOB)](tag, value, peer))
+
+    def hangs_up(self, peer: int) -> None:
+        self.happens(lambda: self.store.hang_up(peer))
+
+    def a_child_ends(self) -> None:
+        self.happens(self.loop.signal_handlers[signal.SIGCHLD])
+
+    def run(self, *commands: events.Command) -> events.EndRun:
+        """Go through a run that begins with these commands."""
+        self.script.first = [*commands]
+        self.over = THE_END in commands
+        return self.driver.run(cast("Feeder", Source(self)))
+
+    @property
+    def heard(self) -> list[events.Event]:
+        """What the controller was told, the end of its patience aside."""
+        return [event for event in self.events if not isinstance(event, events.PatienceEnded)]
+
+    def all(self, what: str) -> list[tuple[object, ...]]:
+        return [values[1:] for values in self.done if values[0] == what]
+
+
+@pytest.fixture
+def house(monkeypatch: pytest.MonkeyPatch) -> House:
+    made = House(monkeypatch)
+    made.open()
+    return made
+
+
+# Commands
+
+
+def put_for_engine(rank: int, message: messages.ToEngine) -> tuple[object, ...]:
+    return "put", messages.engine_key(JOB, rank), message
+
+
+PERFORMED: dict[type, tuple[events.Command, list[tuple[object, ...]]]] = {
+    events.ReadItems: (events.ReadItems(7), [("read", 7)]),
+    events.StartContext: (
+        events.StartContext(),
+        [
+            ("log", "starting a context: ['disbatch', '--context']"),
+            ("start", OWN_CONTEXT.command, OWN_CONTEXT.output, OWN_CONTEXT.environment, FORMER_LIMIT),
+        ],
+    ),
+    events.SendToContext: (
+        events.SendToContext("token", messages.EndContext((1,))),
+        [("put", messages.context_key(JOB, "token"), messages.EndContext((1,)))],
+    ),
+    events.SendToEngine: (
+        events.SendToEngine(4, messages.RunTasks((TASK,))),
+        [put_for_engine(4, messages.RunTasks((TASK,)))],
+    ),
+    events.RecordTask: (
+        events.RecordTask(TASK, "node", outcome(1), abandoned=True),
+        [("line", task_line(TASK, "node", outcome(1), abandoned=True))],
+    ),
+    events.RecordPerEngineTask: (
+        events.RecordPerEngineTask(PER_ENGINE_TASK, "node", outcome()),
+        [("line", per_engine_line(PER_ENGINE_TASK, "node", outcome()))],
+    ),
+    events.RecordSkippedTask: (events.RecordSkippedTask(b"line\n"), [("line", b"line\n")]),
+    events.RecordBarrier: (
+        events.RecordBarrier(BARRIER, 1.0, 2.5),
+        [("line", barrier_line(BARRIER, os.uname().nodename, os.getpid(), 1.0, 2.5))],
+    ),
+    events.AnnounceBarrier: (events.AnnounceBarrier(b"key", 12), [("put", b"key", (ASTR, b"12"))]),
+    events.TellUser: (events.TellUser("100 % done"), [("log", "100 % done"), ("tell", "100 % done")]),
+    events.WakeAfter: (events.WakeAfter(2.5, events.TasksCouldBeGivenBack(3)), []),
+    events.EndRun: (THE_END, []),
+}
+"""A command of each kind and what is to be seen of it; timers and the end are looked at below."""
+
+
+@pytest.mark.parametrize("kind", get_args(events.Command))
+def test_every_command_is_performed(house: House, kind: type) -> None:
+    assert kind in PERFORMED, f"{kind.__name__} is a command whose performance is not tested"
+    command, to_be_seen = PERFORMED[kind]
+    end = house.run(command)
+    assert [what for what in house.done if what[0] not in ("flush", "close", "clear away")] == to_be_seen
+    if kind is events.WakeAfter:
+        [(seconds, action)] = house.loop.timers
+        assert seconds == 2.5
+        action()
+        assert list(house.driver._inbox) == [events.TasksCouldBeGivenBack(3)]
+    if kind is events.EndRun:
+        assert end is command
+        assert house.events == []
+
+
+def test_commands_are_performed_in_their_order(house: House) -> None:
+    kinds = [events.SendToEngine, events.TellUser, events.AnnounceBarrier, events.ReadItems, events.SendToContext]
+    house.run(*(PERFORMED[kind][0] for kind in kinds))
+    expected = [what for kind in kinds for what in PERFORMED[kind][1]]
+    assert [what for what in house.done if what in expected] == expected
+
+
+def test_all_records_are_written_before_anything_is_said(house: House) -> None:
+    said = [PERFORMED[kind][0] for kind in (events.SendToEngine, events.AnnounceBarrier, events.TellUser)]
+    first, second = PERFORMED[events.RecordTask], PERFORMED[events.RecordBarrier]
+    house.run(said[0], first[0], said[1], second[0], said[2])
+    assert house.done[:3] == [*first[1], *second[1], ("flush",)]
+    assert [what[0] for what in house.done[3:7]] == ["put", "put", "log", "tell"]
+
+
+def test_what_happened_in_one_turn_is_recorded_with_one_flush(house: House) -> None:
+    house.script.answers[events.EngineLost] = [events.RecordSkippedTask(b"line\n"), events.TellUser("lost")]
+
+    def two_are_lost() -> None:
+        house.driver.happened(events.EngineLost(1))
+        house.driver.happened(events.EngineLost(2))
+
+    house.happens(two_are_lost)
+    house.run(events.ReadItems(1))
+    house.done = house.done[house.done.index(("line", b"line\n")) :]
+    assert [what[0] for what in house.done[:7]] == ["line", "line", "flush", "log", "tell", "log", "tell"]
+    assert house.heard == [events.EngineLost(1), events.EngineLost(2)]
+
+
+def test_events_keep_their_order_and_carry_the_time_of_day(house: House) -> None:
+    for rank in range(5):
+        house.happens(partial(house.driver.happened, events.EngineLost(rank)))
+    house.run()
+    assert house.heard == [events.EngineLost(rank) for rank in range(5)]
+    assert set(house.script.times) == {NOW}
+
+
+def test_what_a_command_brings_about_is_handled_without_waiting(house: House) -> None:
+    house.happens(lambda: house.driver.happened(events.EngineLost(1)))
+    house.script.answers[events.EngineLost] = [events.StartContext()]
+    house.child_failure = DisbatchError("cannot start it")
+    house.run()
+    assert house.loop.timeouts[:2] == [None, 0.0]
+
+
+def test_the_end_leaves_no_command_of_its_turn_undone(house: House) -> None:
+    house.run(THE_END, events.TellUser("good-bye"))
+    assert ("tell", "good-bye") in house.done
+
+
+# Records that cannot be written
+
+
+def test_a_status_file_that_cannot_be_written_is_an_event(house: House) -> None:
+    house.book.failures.append(DisbatchError("the disk is full"))
+    house.run(events.TellUser("a task has ended"))
+    assert house.heard == [events.RecordingFailed("the disk is full")]
+
+
+def test_one_that_stays_full_is_not_tried_again_before_something_happens(house: House) -> None:
+    house.book.failures.extend([DisbatchError("the disk is full")] * 100)
+    house.happens(lambda: None)
+    house.run(events.TellUser("a task has ended"))
+    assert house.heard == [events.RecordingFailed("the disk is full")]
+
+
+def test_one_that_stays_full_is_told_of_once_and_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(monkeypatch)
+    house.open(Controller(settings()))
+    house.book.failures.extend([DisbatchError("the disk is full")] * 100)
+    house.happens(lambda: house.driver.happened(events.ItemsRead((TASK,), ended=True)))
+    end = house.run()
+    assert end == events.EndRun(1, complete=False)
+    assert house.all("tell") == [("the disk is full",)]
+    assert len(house.book.failures) > 90, "it was tried again and again"
+
+
+# What others say
+
+
+def test_the_store_is_opened_with_the_secret_on_the_socket_that_listens(house: House) -> None:
+    assert house.store.made_with == ("the selector", "the listening socket", b"s3cret")
+    assert list(house.store.listeners) == [messages.driver_key(JOB)]
+
+
+@pytest.mark.parametrize("kind", get_args(messages.ToDriver))
+def test_every_message_for_the_driver_is_an_event(house: House, kind: type) -> None:
+    house.arrives(example(kind))
+    house.run()
+    assert house.heard == [example(kind)]
+
+
+@pytest.mark.parametrize("kind", [*get_args(messages.ToEngine), *get_args(messages.ToContext)])
+def test_a_message_for_others_is_ignored_with_a_warning(house: House, kind: type) -> None:
+    house.arrives(example(kind), peer=7)
+    house.run()
+    assert house.heard == []
+    assert house.all("warn") == [(f"ignored what peer 7 sent: {kind.__name__} is not for the driver",)]
+
+
+@pytest.mark.parametrize(
+    ("value", "tag"), [(b"nonsense", messages.TAG), (messages.encode(messages.EngineLeft(1)), ASTR)]
+)
+def test_what_is_no_message_is_ignored_with_a_warning(house: House, value: bytes, tag: bytes) -> None:
+    house.arrives_as(value, tag, peer=7)
+    house.arrives(messages.EngineLeft(0))
+    house.run()
+    assert house.heard == [messages.EngineLeft(0)]
+    [(warning,)] = house.all("warn")
+    assert str(warning).startswith("ignored what peer 7 sent: ")
+
+
+def test_a_client_cannot_shut_the_store_down(house: House) -> None:
+    house.happens(house.store.ask_to_end)
+    house.arrives(messages.EngineLeft(0))
+    house.run()
+    assert house.heard == [messages.EngineLeft(0)]
+    assert len(house.all("warn")) == 1
+
+
+def test_what_the_store_complains_of_goes_into_the_log(house: House) -> None:
+    house.store.log("cannot serve")
+    assert house.all("warn") == [("cannot serve",)]
+
+
+# Who has gone
+
+
+def came(rank: int) -> messages.EngineCame:
+    return messages.EngineCame(rank, VERSION, "host", 1)
+
+
+def test_an_engine_is_known_by_its_connection(house: House) -> None:
+    house.arrives(came(4), peer=11)
+    house.arrives(came(5), peer=12)
+    house.hangs_up(12)
+    house.run()
+    assert house.heard == [came(4), came(5), events.EngineLost(5)]
+
+
+def test_a_context_is_known_by_its_connection(house: House) -> None:
+    house.arrives(context_came("token", 1), peer=11)
+    house.hangs_up(11)
+    house.run()
+    assert house.heard == [context_came("token", 1), events.ContextLost("token")]
+
+
+def test_the_end_of_a_connection_of_nobody_is_no_event(house: House) -> None:
+    house.arrives(messages.EngineLeft(0), peer=11)
+    house.hangs_up(11)
+    house.hangs_up(12)
+    house.run()
+    assert house.heard == [messages.EngineLeft(0)]
+
+
+def test_the_end_of_a_connection_is_told_once(house: House) -> None:
+    house.arrives(came(4), peer=11)
+    house.hangs_up(11)
+    house.hangs_up(11)
+    house.run()
+    assert house.heard == [came(4), events.EngineLost(4)]
+
+
+@pytest.mark.parametrize(
+    ("message", "loss"), [(came(4), events.EngineLost(4)), (context_came("t", 1), events.ContextLost("t"))]
+)
+def test_the_end_of_one_who_says_to_be_another_is_not_the_others(
+    house: House, message: messages.Message, loss: events.Event
+) -> None:
+    house.arrives(message, peer=11)
+    house.arrives(message, peer=12)
+    house.hangs_up(12)
+    house.happens(lambda: house.did("the second one has gone", len(house.heard)))
+    house.hangs_up(11)
+    house.run()
+    assert house.heard == [message, message, loss]
+    assert ("the second one has gone", 2) in house.done
+
+
+def test_what_was_said_before_the_end_of_a_connection_comes_before_it(house: House) -> None:
+    house.arrives(came(4), peer=11)
+
+    def say_and_go() -> None:
+        listener = house.store.listeners[messages.driver_key(JOB)]
+        listener(messages.TAG, messages.encode(messages.EngineLeft(4)), 11)
+        house.store.hang_up(11)
+
+    house.happens(say_and_go)
+    house.run()
+    assert house.heard == [came(4), messages.EngineLeft(4), events.EngineLost(4)]
+
+
+# Waiting
+
+
+@pytest.mark.parametrize("expiry", [None, 0.7])
+def test_the_loop_waits_as_long_as_the_store_has_nothing_to_see_to(house: House, expiry: float | None) -> None:
+    house.store.next_expiry = expiry
+    house.run()
+    assert house.loop.timeouts == [expiry]
+
+
+# Signals
+
+
+def test_signals_are_heard_from_the_beginning(house: House) -> None:
+    assert set(house.loop.signal_handlers) == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
+def test_a_signal_that_ends_the_run_is_an_event(house: House, number: signal.Signals, status: int) -> None:
+    house.happens(house.loop.signal_handlers[number])
+    house.run()
+    assert house.heard == [events.SignalCame(number.name, status)]
+
+
+def test_a_signal_before_the_run_begins_is_not_lost(house: House) -> None:
+    house.loop.signal_handlers[signal.SIGTERM]()
+    house.run(events.ReadItems(1))
+    assert house.heard == [events.SignalCame("SIGTERM", 143)]
+    assert house.loop.timeouts[0] is None, "it was handled before anything was waited for"
+
+
+@pytest.fixture
+def real_loop() -> Iterator[EventLoop]:
+    made = EventLoop()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_real_signal_wakes_the_loop(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, real_loop: EventLoop
+) -> None:
+    house = House(monkeypatch, real_loop)
+    house.open()
+    house.script.answers[events.SignalCame] = [THE_END]
+    os.kill(os.getpid(), number)
+    house.run()
+    assert [event.name for event in house.heard if isinstance(event, events.SignalCame)] == [number.name]
+
+
+def test_a_hang_up_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        house = House(monkeypatch)
+        house.open()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.SIGHUP not in house.loop.signal_handlers
+    assert signal.SIGTERM in house.loop.signal_handlers
+
+
+# The driver's own context
+
+
+def test_room_is_made_for_a_connection_to_each_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(monkeypatch)
+    asked: list[int] = []
+    monkeypatch.setattr(descriptors, "make_room", asked.append)
+    house.open()
+    assert asked == [DESCRIPTORS]
+
+
+def test_the_end_of_the_own_context_is_told_once(house: House) -> None:
+    def end() -> None:
+        assert house.child is not None
+        house.child.ended_with = 3
+
+    house.a_child_ends()
+    house.happens(end)
+    house.a_child_ends()
+    house.a_child_ends()
+    house.run(events.StartContext())
+    assert house.heard == [events.OwnContextEnded(3, "last words")]
+    assert house.all("clear away") == [()]
+
+
+def test_a_child_that_ends_before_any_context_was_started_is_no_event(house: House) -> None:
+    house.a_child_ends()
+    house.run()
+    assert house.heard == []
+
+
+def test_a_context_that_cannot_be_started_has_ended(house: House) -> None:
+    house.child_failure = DisbatchError("cannot start disbatch: No such file or directory")
+    house.run(events.StartContext())
+    assert house.heard == [events.OwnContextEnded(1, "cannot start disbatch: No such file or directory")]
+
+
+def test_a_real_context_that_ends_says_its_last_words(
+    monkeypatch: pytest.MonkeyPatch, real_loop: EventLoop, tmp_path: Path
+) -> None:
+    house = House(monkeypatch, real_loop)
+    monkeypatch.setattr(loop_file, "Launched", Launched)
+    monkeypatch.setattr(descriptors, "make_room", lambda _: None)
+    command = ["/bin/bash", "-c", "echo $WORDS; exit 3"]
+    house.open(own_context=OwnContext(command, {"WORDS": "no resources"}, str(tmp_path / "output")))
+    house.script.answers[events.OwnContextEnded] = [THE_END]
+    house.run(events.StartContext())
+    assert house.heard == [events.OwnContextEnded(3, "no resources")]
+
+
+# The end
+
+
+def test_what_is_unsent_at_the_end_is_sent(house: House) -> None:
+    house.store.turns_until_sent = 3
+    assert house.run(THE_END) is THE_END
+    assert len(house.loop.timeouts) == 3
+    assert house.done[-1] == ("close",)
+
+
+def test_those_who_do_not_listen_hold_the_end_up_for_a_limited_time(house: House) -> None:
+    house.store.turns_until_sent = 10**6
+    house.run(THE_END)
+    assert house.loop.clock <= 100.0 + FAREWELL_LIMIT + 0.25
+    assert all(timeout is not None and 0 < timeout <= FAREWELL_LIMIT for timeout in house.loop.timeouts)
+    assert house.done[-1] == ("close",)
+
+
+def test_an_own_context_that_has_not_ended_by_then_leaves_no_empty_file(house: House) -> None:
+    house.run(events.StartContext(), THE_END)
+    assert house.all("clear away") == [()]
+
+
+# With the real controller, feeder and recorder
+
+
+class Partner:
+    """Stands for a context and its only engine, whose tasks all fail at once: answers what is put into the store."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+
+    def answers(self, message: object) -> list[messages.Message]:
+        if isinstance(message, messages.ContextAdmitted):
+            return [came(message.engine_ranks[0])]
+        if isinstance(message, messages.EngineAdmitted):
+            return [messages.EngineReady(0, message.cylinders)]
+        if isinstance(message, messages.RunTasks):
+            reports = tuple(messages.TaskReport(task.task_id, outcome(7)) for task in message.tasks)
+            return [messages.TasksEnded(0, reports)]
+        if isinstance(message, messages.FinishEngine):
+            return [messages.EngineLeft(0), messages.ContextLeft(0)]
+        return []
+
+    def hears(self, *what: object) -> None:
+        if what[0] == "start":
+            self.house.arrives(context_came("token", 2))
+        elif what[0] == "put":
+            for answer in self.answers(what[2]):
+                self.house.arrives(answer)
+
+
+def test_a_run_goes_from_its_first_line_to_its_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks"
+    tasks.write_bytes(b"a\nb\nc\n#DISBATCH BARRIER key\nd\n#DISBATCH REPEAT 300 e\n")
+    house = House(monkeypatch)
+    monkeypatch.setattr(house, "did", Partner(house).hears)
+    recorder = Recorder(str(tmp_path / "status"))
+    house.open(Controller(settings(exit_code=True)), recorder)
+    descriptor = os.open(tasks, os.O_RDONLY)
+    end = house.driver.run(Feeder(descriptor, None, cast("EventLoop", house.loop), house.driver.happened))
+    os.close(descriptor)
+    recorder.close()
+    assert end == events.EndRun(1, complete=True)
+    records = [parse_line(line) for line in (tmp_path / "status").read_bytes().splitlines(keepends=True)]
+    assert [record.task_id for record in records[:5]] == [0, 1, 2, 3, 4]
+    assert sorted(record.task_id for record in records) == list(range(305))
+    assert records[3].flags.startswith(b"B")

@@ -1,0 +1,629 @@
+"""The driver as a process, in this one: its loop is a stand-in that looks around while the run would go on."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import io
+import logging
+import os
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import pytest
+
+from disbatch import __version__, options
+from disbatch.driver import address, events, process
+from disbatch.driver.controller import Controller, Counts
+from disbatch.driver.recorder import Recorder
+from disbatch.errors import DisbatchError, UsageError
+from disbatch.options import Address, ContextRoleOptions, SshNode
+from disbatch.runfiles import RunFiles
+from disbatch.statusfile import HEADER, skipped_line, task_line
+from disbatch.taskfile import Complaint
+from disbatch.tasks import NO_REPEAT, Task
+from tests.unit.driver.simulation import outcome, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from disbatch.driver.feeder import Feeder
+    from disbatch.driver.loop import OwnContext
+    from disbatch.eventloop import EventLoop
+
+PORT = 4711
+PUBLIC = Address("driver.example.org", PORT)
+PROGRAM = ("disbatch",)
+HERE = ("-s", "localhost:2")
+TASKS = b"true\nfalse\n"
+
+
+class Listening:
+    """Stands for the socket on which the store would listen."""
+
+    def getsockname(self) -> tuple[str, int]:
+        return "0.0.0.0", PORT
+
+
+class Run:
+    """Stands for the driver's loop: keeps what it is made with, and has the test look around in the place of a run."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        loop: EventLoop,
+        controller: Controller,
+        recorder: Recorder,
+        job: str,
+        own_context: OwnContext,
+        log: logging.Logger,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.bench = bench
+        self.loop = loop
+        self.controller = controller
+        self.recorder = recorder
+        self.job = job
+        self.own_context = own_context
+        self.log = log
+        self.tell = tell
+        self.secret: bytes | None = None
+        self.happened_so_far: list[events.Event] = []
+
+    def serve(self, listening: object, secret: bytes | None) -> None:
+        assert listening is self.bench.listening
+        self.secret = secret
+
+    def happened(self, event: events.Event) -> None:
+        self.happened_so_far.append(event)
+
+    def run(self, feeder: Feeder) -> events.EndRun:
+        feeder.read(100)
+        self.bench.run = self
+        self.bench.files = RunFiles(os.path.join(os.getcwd(), self.job))
+        self.bench.meanwhile(self)
+        return self.bench.end
+
+    @property
+    def items(self) -> tuple[events.Item, ...]:
+        [event] = self.happened_so_far
+        assert isinstance(event, events.ItemsRead)
+        return event.items
+
+
+class Bench:
+    """A directory with a file of tasks, and stand-ins for what a driver shares with the world."""
+
+    run: Run
+    files: RunFiles
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.listening = Listening()
+        self.end = events.EndRun(0, complete=True)
+        self.meanwhile: Callable[[Run], None] = lambda _: None
+        self.advertised_to: list[str] = []
+        (folder / "tasks").write_bytes(TASKS)
+        monkeypatch.chdir(folder)
+        monkeypatch.delenv("DISBATCH_SSH_NODELIST", raising=False)
+        monkeypatch.setattr(address, "listen", lambda _: self.listening)
+        monkeypatch.setattr(address, "advertised", self._advertised)
+        monkeypatch.setattr(process, "DriverLoop", functools.partial(Run, self))
+
+    def _advertised(self, _wanted: Address | None, _port: int, hosts: list[str]) -> Address:
+        self.advertised_to = hosts
+        return PUBLIC
+
+    def main(self, *arguments: str, task_file: str = "tasks") -> int:
+        return process.main([*HERE, *arguments, task_file], PROGRAM)
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the files that are there beside the tasks."""
+        return set(os.listdir(self.folder)) - {"tasks"}
+
+    def content(self, name: str) -> str:
+        return (self.folder / name).read_text()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    yield Bench(tmp_path, monkeypatch)
+    logger = logging.getLogger("disbatch")
+    for handler in [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def line(task_id: int, command: bytes, return_code: int = 0) -> bytes:
+    return task_line(Task(task_id, task_id + 1, NO_REPEAT, command), "node", outcome(return_code))
+
+
+def mode_of(path: str) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "taskfile"),
+        (["tasks"], 2, "no resources"),
+        ([*HERE, "-R", "tasks"], 2, "-R needs -r"),
+        ([*HERE, "nothing"], 1, "cannot read the task file nothing: No such file or directory"),
+        ([*HERE, "tasks/x"], 1, "cannot read the task file tasks/x: Not a directory"),
+        ([*HERE, ""], 1, "cannot read the task file : No such file or directory"),
+        ([*HERE, "."], 1, "the task file . is a directory"),
+        ([*HERE, "-r", "nothing", "tasks"], 1, "cannot read the status file nothing: No such file or directory"),
+        ([*HERE, "-r", "tasks", "tasks"], 1, "tasks is no status file"),
+        ([*HERE, "-p", "missing/", "tasks"], 1, "there is no directory missing/"),
+        ([*HERE, "-p", "missing/run", "tasks"], 1, "/missing for the run's files"),
+        ([*HERE, "-p", "tasks/run", "tasks"], 1, "/tasks for the run's files"),
+        ([*HERE, "--logfile", "missing/log", "tasks"], 1, "cannot write the log missing/log"),
+    ],
+)
+def test_a_mistake_is_an_error_for_people_and_leaves_nothing_behind(
+    bench: Bench, arguments: list[str], status: int, message: str
+) -> None:
+    with pytest.raises(DisbatchError) as error:
+        process.main(arguments, PROGRAM)
+    assert message in error.value.message
+    assert error.value.hint
+    assert error.value.exit_status == status
+    assert bench.names == set()
+
+
+def test_an_address_that_cannot_be_had_leaves_nothing_behind(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def listen(_wanted: Address | None) -> None:
+        raise DisbatchError("cannot listen at 192.0.2.1:0")
+
+    monkeypatch.setattr(address, "listen", listen)
+    with pytest.raises(DisbatchError, match="cannot listen"):
+        bench.main()
+    assert bench.names == set()
+
+
+def test_a_directory_that_cannot_be_written_is_an_error_for_people(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(DisbatchError, match=r"^cannot write into .*, where the run's files go \(give .* -p\)$"):
+        bench.main()
+
+
+def test_a_bad_list_of_hosts_in_the_environment_is_a_mistake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISBATCH_SSH_NODELIST", "node1")
+    with pytest.raises(UsageError, match=r"^DISBATCH_SSH_NODELIST: 'node1' has no core count"):
+        process.main(["tasks"], PROGRAM)
+    assert bench.names == set()
+
+
+def test_a_mistake_sets_no_status_file_aside(bench: Bench) -> None:
+    (bench.folder / "run_status.txt").write_bytes(line(0, b"true"))
+    with pytest.raises(DisbatchError):
+        bench.main("-p", "run", "--logfile", "missing/log")
+    assert bench.names == {"run_status.txt"}
+
+
+def test_a_file_that_cannot_be_made_is_named(bench: Bench) -> None:
+    (bench.folder / "run_dbUtil.sh").mkdir()
+    with pytest.raises(DisbatchError) as error:
+        bench.main("-p", "run")
+    assert str(error.value) == f"{bench.folder}/run_dbUtil.sh: Is a directory"
+
+
+def test_what_the_system_refuses_during_a_run_is_an_error_for_people(bench: Bench) -> None:
+    def fail(_run: Run) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    bench.meanwhile = fail
+    with pytest.raises(DisbatchError) as error:
+        bench.main("-p", "run")
+    assert str(error.value) == f"{bench.folder}/run: Cannot allocate memory"
+    assert "run_kvsinfo.txt" not in bench.names
+
+
+# The task list
+
+
+def test_the_tasks_come_from_the_file(bench: Bench) -> None:
+    assert bench.main() == 0
+    assert bench.run.items == (Task(0, 1, NO_REPEAT, b"true"), Task(1, 2, NO_REPEAT, b"false"))
+
+
+def test_the_tasks_may_come_from_standard_input(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("tasks") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert bench.main(task_file="-") == 0
+    assert len(bench.run.items) == 2
+    assert bench.run.job.startswith("stdin_disBatch_")
+    assert bench.run.controller._settings.task_source == "stdin"
+
+
+def test_standard_input_that_is_closed_is_an_error_for_people(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(DisbatchError, match="standard input: it is closed"):
+        bench.main(task_file="-")
+    assert bench.names == set()
+
+
+def test_no_child_gets_the_task_file(bench: Bench) -> None:
+    descriptor = process._open_task_file("tasks")
+    assert not os.get_inheritable(descriptor)
+    os.close(descriptor)
+    assert bench.names == set()
+
+
+def test_what_earlier_runs_completed_is_skipped(bench: Bench) -> None:
+    (bench.folder / "status").write_bytes(line(1, b"false"))
+    bench.main("-r", "status")
+    assert bench.run.items == (
+        Task(0, 1, NO_REPEAT, b"true"),
+        events.SkippedTask(Task(1, 2, NO_REPEAT, b"false"), skipped_line(line(1, b"false")), failed=False),
+    )
+
+
+def test_what_failed_in_an_earlier_run_is_run_again_where_that_is_wanted(bench: Bench) -> None:
+    (bench.folder / "status").write_bytes(line(1, b"false", return_code=1))
+    bench.main("-r", "status", "-R")
+    assert bench.run.items == (Task(0, 1, NO_REPEAT, b"true"), Task(1, 2, NO_REPEAT, b"false"))
+
+
+def test_what_differs_from_an_earlier_run_ends_this_one_unless_it_is_forced(bench: Bench) -> None:
+    (bench.folder / "status").write_bytes(line(0, b"another command"))
+    bench.main("-r", "status")
+    assert [type(event) for event in bench.run.happened_so_far] == [events.ReadingFailed]
+    bench.main("-r", "status", "--force-resume")
+    assert [type(item) for item in bench.run.items] == [Complaint, events.SkippedTask, Task]
+
+
+def test_warnings_about_earlier_runs_are_told(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    (bench.folder / "status").write_bytes(line(0, b"true") + b"  ")
+    bench.main("-r", "status")
+    assert "disbatch: status: line 2 is cut off and ignored" in capsys.readouterr().err
+
+
+# The run's files
+
+
+def test_the_files_of_a_run_are_there_while_it_goes_on(bench: Bench) -> None:
+    seen: dict[str, int] = {}
+    bench.meanwhile = lambda _: seen.update({name: mode_of(name) for name in bench.names})
+    mask = os.umask(0)
+    try:
+        bench.main("-p", "run")
+    finally:
+        os.umask(mask)
+    assert seen.pop("run_driver.log")
+    assert seen == {"run_status.txt": 0o666, "run_dbUtil.sh": 0o700, "run_kvsinfo.txt": 0o644}
+    assert bench.names == {"run_status.txt", "run_dbUtil.sh", "run_driver.log"}
+
+
+def test_the_address_of_the_store_is_in_its_file(bench: Bench) -> None:
+    seen: list[str] = []
+    bench.meanwhile = lambda _: seen.append(bench.content("run_kvsinfo.txt"))
+    bench.main("-p", "run", "-s", "node7:1")
+    assert seen == ["driver.example.org:4711\n"]
+    assert bench.advertised_to == ["localhost", "node7"]
+
+
+def test_an_address_file_that_somebody_has_removed_is_not_missed(bench: Bench) -> None:
+    bench.meanwhile = lambda _: os.unlink("run_kvsinfo.txt")
+    assert bench.main("-p", "run") == 0
+
+
+def test_a_run_is_named_after_its_task_file_and_its_time(bench: Bench) -> None:
+    (bench.folder / "elsewhere").mkdir()
+    bench.main("-p", "elsewhere")
+    assert re.fullmatch(r"tasks_disBatch_\d{12}_\d{3}", bench.run.job)
+    assert {name.removeprefix(bench.run.job) for name in os.listdir("elsewhere")} == {
+        "_status.txt",
+        "_dbUtil.sh",
+        "_driver.log",
+    }
+
+
+def test_the_log_goes_where_the_user_wants_it(bench: Bench) -> None:
+    bench.main("-p", "run", "--logfile", "my log")
+    assert bench.names == {"run_status.txt", "run_dbUtil.sh", "my log"}
+
+
+def test_the_log_holds_neither_secret_nor_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRIVATE_VARIABLE", "private value")
+    bench.main("-p", "run", "--loglevel", "DEBUG")
+    log = bench.content("run_driver.log")
+    assert f"disbatch {__version__}, pid {os.getpid()}" in log
+    assert "key-value store at driver.example.org:4711" in log
+    assert "the run ends with status 0" in log
+    assert bench.run.secret
+    for private in (bench.run.secret.decode(), "PRIVATE_VARIABLE", "private value"):
+        assert private not in log
+
+
+def test_a_header_is_the_first_line_where_it_is_wanted(bench: Bench) -> None:
+    bench.meanwhile = lambda run: run.recorder.add(b"line\n")
+    bench.main("-p", "with", "--status-header")
+    bench.main("-p", "without")
+    assert bench.content("with_status.txt") == HEADER.decode() + "line\n"
+    assert bench.content("without_status.txt") == "line\n"
+
+
+def test_an_earlier_status_file_of_the_name_is_set_aside(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    (bench.folder / "run_status.txt").write_text("earlier\n")
+    bench.main("-p", "run")
+    assert bench.content("run_status.txt.1") == "earlier\n"
+    assert f"disbatch: an earlier status file of this name is now {bench.folder}/run_status.txt.1" in (
+        capsys.readouterr().err.splitlines()
+    )
+
+
+def test_it_is_read_before_where_it_is_resumed_from(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    (bench.folder / "run_status.txt").write_bytes(line(0, b"true"))
+    bench.end = events.EndRun(130, complete=False)
+    bench.meanwhile = lambda run: setattr(run.controller.counts, "skipped", 1)
+    bench.main("-p", "run", "-r", "run_status.txt")
+    assert isinstance(bench.run.items[0], events.SkippedTask)
+    # The run may have been cut short before it came to what the earlier file tells of.
+    assert capsys.readouterr().err.splitlines()[-1].endswith(" -r run_status.txt.1 -r run_status.txt")
+
+
+# The script
+
+
+def words_of_script(bench: Bench, role: str) -> list[str]:
+    """Words behind the role in the script's line that starts it, without the script's own arguments."""
+    [command] = [
+        text for text in bench.content("run_dbUtil.sh").splitlines() if "exec " in text and f" {role} " in text
+    ]
+    words = shlex.split(command)
+    assert words[-1] == "$@"
+    return words[words.index(role) + 1 : -1]
+
+
+def test_the_script_starts_contexts_that_inherit_from_the_driver(bench: Bench) -> None:
+    bench.main("-p", "run", "-c", "1.5", "-t", "3", "-E", "GPUS", "-E", "NICS", "-l", "mine", "--loglevel", "DEBUG")
+    words = words_of_script(bench, "--context")
+    assert options.parse(ContextRoleOptions, words, program="", description="") == ContextRoleOptions(
+        run=f"{bench.folder}/run",
+        kvs=PUBLIC,
+        log_level="DEBUG",
+        cpus_per_task=1.5,
+        tasks_per_node=3,
+        environment_resources=("GPUS", "NICS"),
+    )
+
+
+def test_the_script_starts_engines(bench: Bench) -> None:
+    bench.main("-p", "run")
+    words = words_of_script(bench, "--engine")
+    asked = options.parse(options.EngineRoleOptions, words, program="", description="")
+    assert (asked.run, asked.kvs) == (f"{bench.folder}/run", PUBLIC)
+
+
+def test_the_script_holds_the_secret_that_the_store_asks_for(bench: Bench) -> None:
+    bench.main("-p", "run")
+    assert bench.run.secret is not None
+    assert f"export KVSSTCP_SECRET={bench.run.secret.decode()}\n" in bench.content("run_dbUtil.sh")
+
+
+def test_each_run_has_a_secret_of_its_own(bench: Bench) -> None:
+    secrets = set()
+    for _ in range(3):
+        bench.main("-p", "run")
+        secrets.add(bench.run.secret)
+    assert len(secrets) == 3
+
+
+def test_a_prefix_with_blanks_and_quotes_makes_a_script_that_bash_reads(bench: Bench) -> None:
+    bench.main("-p", "it's my run")
+    subprocess.run(["/bin/bash", "-n", "it's my run_dbUtil.sh"], check=True)
+
+
+def test_who_could_read_an_earlier_script_cannot_read_the_new_one(bench: Bench) -> None:
+    script = bench.folder / "run_dbUtil.sh"
+    script.write_text("earlier\n")
+    script.chmod(0o666)
+    (bench.folder / "link").hardlink_to(script)
+    with script.open() as opened_before:
+        bench.main("-p", "run")
+        assert opened_before.read() == "earlier\n"
+    assert mode_of("run_dbUtil.sh") & 0o077 == 0
+    assert bench.content("link") == "earlier\n"
+
+
+def test_no_file_is_written_through_a_link(bench: Bench) -> None:
+    (bench.folder / "precious").write_text("precious\n")
+    for name in ("run_dbUtil.sh", "run_kvsinfo.txt", "run_status.txt"):
+        (bench.folder / name).symlink_to("precious")
+    bench.main("-p", "run")
+    assert bench.content("precious") == "precious\n"
+
+
+# The driver's own context
+
+
+def test_the_own_context_is_told_what_the_user_has_asked_for(bench: Bench) -> None:
+    bench.main("-p", "run", "-c", "0.5", "-t", "3", "-E", "GPUS", "--label=-mine", "-s", "node7:4,node8:4")
+    command = bench.run.own_context.command
+    words = command[command.index("--context") + 1 :]
+    assert options.parse(ContextRoleOptions, words, program="", description="") == ContextRoleOptions(
+        run=f"{bench.folder}/run",
+        kvs=Address("127.0.0.1", PORT),
+        cpus_per_task=0.5,
+        label="-mine",
+        ssh_nodes=((SshNode("localhost", 2), SshNode("node7", 4), SshNode("node8", 4)),),
+        tasks_per_node=3,
+        environment_resources=("GPUS",),
+    )
+    assert bench.run.own_context.output == f"{bench.folder}/run_{os.getpid()}_context_launch.log"
+
+
+def test_hosts_of_the_environment_are_as_good(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISBATCH_SSH_NODELIST", "node1:3, node2:5")
+    process.main(["tasks"], PROGRAM)
+    command = bench.run.own_context.command
+    asked = options.parse(ContextRoleOptions, command[command.index("--context") + 1 :], program="", description="")
+    assert asked.nodes == (SshNode("node1", 3), SshNode("node2", 5))
+
+
+def test_the_own_context_has_the_secret_in_its_environment_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINE", "mine")
+    bench.main()
+    own = bench.run.own_context
+    assert bench.run.secret is not None
+    secret = bench.run.secret.decode()
+    assert own.environment["KVSSTCP_SECRET"] == secret
+    assert own.environment["MINE"] == "mine"
+    assert not any(secret in word for word in own.command)
+    assert "KVSSTCP_SECRET" not in os.environ
+
+
+def test_an_open_store_has_no_secret_and_the_user_is_warned(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KVSSTCP_SECRET", "that of another store")
+    bench.main("-p", "run", "--insecure-kvs")
+    assert bench.run.secret is None
+    assert "KVSSTCP_SECRET" not in bench.run.own_context.environment
+    assert "KVSSTCP_SECRET" not in bench.content("run_dbUtil.sh")
+    assert "disbatch: --insecure-kvs: whoever can connect" in capsys.readouterr().err
+
+
+# What the controller knows
+
+
+def test_the_controller_knows_the_run_and_the_users_wishes(bench: Bench) -> None:
+    bench.main("-p", "run", "-e", "-f", "-E", "GPUS")
+    known = bench.run.controller._settings
+    assert (known.version, known.job, known.task_source) == (__version__, "run", "tasks")
+    assert known.directory == os.fsencode(bench.folder)
+    assert known.exit_code
+    assert known.fail_fast
+
+
+def test_the_run_goes_by_its_defaults(bench: Bench) -> None:
+    bench.main()
+    known = bench.run.controller._settings
+    assert not known.exit_code
+    assert not known.fail_fast
+
+
+# The end
+
+
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_signals_are_their_former_handlers_again_after_a_run(bench: Bench, ends: str) -> None:
+    def look_around(run: Run) -> None:
+        run.loop.on_signal(signal.SIGTERM, lambda: None)
+        if ends == "badly":
+            raise DisbatchError("something cannot go on")
+
+    bench.meanwhile = look_around
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(DisbatchError, match="cannot go on") if ends == "badly" else nullcontext():
+        bench.main()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("status", [0, 1, 130, 143])
+def test_the_exit_status_is_the_controllers(bench: Bench, status: int) -> None:
+    bench.end = events.EndRun(status, complete=not status)
+    assert bench.main() == status
+
+
+class FullDisk:
+    def write(self, _descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(("status", "in_the_end"), [(0, 1), (1, 1), (130, 130)])
+def test_a_run_whose_last_lines_cannot_be_written_has_failed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: int, in_the_end: int
+) -> None:
+    def look_around(run: Run) -> None:
+        run.recorder.add(b"line\n")
+        run.controller.counts.skipped = 1
+
+    monkeypatch.setattr(process, "Recorder", functools.partial(Recorder, write=FullDisk().write))
+    bench.meanwhile = look_around
+    bench.end = events.EndRun(status, complete=not status)
+    assert bench.main("-p", "run") == in_the_end
+    complaint, _, hint = capsys.readouterr().err.splitlines()
+    assert complaint.startswith("disbatch: cannot write the status file: No space left on device")
+    assert hint.endswith("-r run_status.txt")
+    assert "run_kvsinfo.txt" not in bench.names
+    assert f"the run ends with status {in_the_end}" in bench.content("run_driver.log")
+
+
+@pytest.mark.parametrize(
+    ("counts", "complete", "told"),
+    [
+        (Counts(), True, ["No tasks to run."]),
+        (Counts(finished=3), True, ["3 tasks finished; status file: run_status.txt"]),
+        (Counts(finished=3, failed=2), True, ["3 tasks finished, 2 failed; status file: run_status.txt"]),
+        (Counts(skipped=4), True, ["0 tasks finished, 4 skipped; status file: run_status.txt"]),
+        (Counts(), False, ["0 tasks finished; status file: run_status.txt"]),
+        (Counts(failed=1), False, ["0 tasks finished, 1 failed; status file: run_status.txt"]),
+        (
+            Counts(1, 1, 1, 1),
+            False,
+            [
+                "1 tasks finished, 1 failed, 1 skipped, 1 interrupted; status file: run_status.txt",
+                "to go on where this run left off: RESUME",
+            ],
+        ),
+        (
+            Counts(interrupted=2),
+            False,
+            [
+                "0 tasks finished, 2 interrupted; status file: run_status.txt",
+                "to go on where this run left off: RESUME",
+            ],
+        ),
+    ],
+)
+def test_the_last_lines_sum_up(
+    bench: Bench, capsys: pytest.CaptureFixture[str], counts: Counts, told: list[str], *, complete: bool
+) -> None:
+    controller = Controller(settings())
+    controller.counts = counts
+    process._sum_up(controller, RunFiles(str(bench.folder / "run")), "RESUME", complete=complete)
+    assert capsys.readouterr() == ("", "".join(f"disbatch: {text}\n" for text in told))
+
+
+def test_a_run_cut_short_tells_how_to_go_on(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.end = events.EndRun(143, complete=False)
+    bench.meanwhile = lambda run: setattr(run.controller.counts, "finished", 1)
+    bench.main("-p", "run", "-e")
+    assert capsys.readouterr().err.splitlines() == [
+        "disbatch: 1 tasks finished; status file: run_status.txt",
+        "disbatch: to go on where this run left off: disbatch -s localhost:2 -p run -e tasks -r run_status.txt",
+    ]
+
+
+class Gone(io.StringIO):
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def closed() -> io.StringIO:
+    file = io.StringIO()
+    file.close()
+    return file
+
+
+@pytest.mark.parametrize("terminal", [Gone, closed])
+def test_a_terminal_that_has_gone_disturbs_nothing(
+    monkeypatch: pytest.MonkeyPatch, terminal: Callable[[], io.StringIO]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal())
+    process._tell("still there?")

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from disbatch.driver.recorder import Recorder, make_room
+from disbatch.errors import DisbatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Disk:
+    """Writes as a disk does that takes only so much at a time, or nothing when it is full."""
+
+    def __init__(self, *answers: int | OSError) -> None:
+        self.answers = list(answers)
+        self.writes: list[bytes] = []
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        self.writes.append(bytes(data))
+        answer = self.answers.pop(0) if self.answers else len(data)
+        if isinstance(answer, OSError):
+            raise answer
+        return os.write(descriptor, data[:answer])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "my run_status.txt"
+
+
+@pytest.fixture
+def recorder_on(path: Path) -> Iterator[Callable[[Disk], Recorder]]:
+    """Make a recorder that writes to a disk; it is closed in the end, whatever that says."""
+    made: list[Recorder] = []
+
+    def make(disk: Disk) -> Recorder:
+        made.append(Recorder(str(path), disk.write))
+        return made[-1]
+
+    yield make
+    for recorder in made:
+        with suppress(OSError, DisbatchError):
+            recorder.close()
+
+
+# Making room
+
+
+def test_there_is_room_where_no_file_is(path: Path) -> None:
+    assert make_room(str(path)) is None
+    assert not path.exists()
+
+
+def test_a_file_of_the_name_is_renamed_and_kept(path: Path) -> None:
+    path.write_text("earlier\n")
+    aside = make_room(str(path))
+    assert aside == f"{path}.1"
+    assert not path.exists()
+    assert path.with_name(f"{path.name}.1").read_text() == "earlier\n"
+
+
+def test_a_file_set_aside_before_is_never_overwritten(path: Path) -> None:
+    for number in range(1, 4):
+        path.write_text(f"run {number}\n")
+        assert make_room(str(path)) == f"{path}.{number}"
+    kept = [path.with_name(f"{path.name}.{number}").read_text() for number in range(1, 4)]
+    assert kept == ["run 1\n", "run 2\n", "run 3\n"]
+
+
+def test_a_link_that_leads_nowhere_is_in_the_way_too(path: Path) -> None:
+    path.symlink_to("nowhere")
+    path.with_name(f"{path.name}.1").symlink_to("nowhere either")
+    assert make_room(str(path)) == f"{path}.2"
+    assert os.readlink(f"{path}.1") == "nowhere either"
+    assert os.readlink(f"{path}.2") == "nowhere"
+
+
+def test_a_failure_to_make_room_names_the_file(path: Path) -> None:
+    below_a_file = path / "status.txt"
+    path.write_text("")
+    with pytest.raises(NotADirectoryError) as error:
+        make_room(str(below_a_file))
+    assert error.value.filename == str(below_a_file)
+
+
+# Writing
+
+
+def test_lines_are_in_the_file_after_a_flush_in_their_order(path: Path) -> None:
+    recorder = Recorder(str(path))
+    recorder.add(b"one\n")
+    recorder.add(b"two\n")
+    assert path.read_bytes() == b""
+    recorder.flush()
+    assert path.read_bytes() == b"one\ntwo\n"
+    recorder.add(b"three\n")
+    recorder.close()
+    assert path.read_bytes() == b"one\ntwo\nthree\n"
+
+
+def test_lines_of_one_flush_are_one_write(recorder_on: Callable[[Disk], Recorder]) -> None:
+    disk = Disk()
+    recorder = recorder_on(disk)
+    for number in range(100):
+        recorder.add(b"%d\n" % number)
+    recorder.flush()
+    assert disk.writes == [b"".join(b"%d\n" % number for number in range(100))]
+
+
+def test_a_flush_of_nothing_writes_nothing(recorder_on: Callable[[Disk], Recorder]) -> None:
+    disk = Disk()
+    recorder = recorder_on(disk)
+    recorder.flush()
+    recorder.add(b"one\n")
+    recorder.flush()
+    recorder.flush()
+    assert disk.writes == [b"one\n"]
+
+
+def test_a_write_that_takes_only_a_part_is_gone_on_with(recorder_on: Callable[[Disk], Recorder], path: Path) -> None:
+    recorder = recorder_on(Disk(2, 1, 3))
+    recorder.add(b"one\n")
+    recorder.add(b"two\n")
+    recorder.flush()
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_a_full_disk_is_an_error_for_people(recorder_on: Callable[[Disk], Recorder]) -> None:
+    recorder = recorder_on(Disk(FULL))
+    recorder.add(b"one\n")
+    with pytest.raises(DisbatchError) as error:
+        recorder.flush()
+    assert error.value.message == "cannot write the status file: No space left on device"
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("written", [0, 2, 4, 6])
+def test_what_a_full_disk_did_not_take_is_written_later_and_nothing_twice(
+    recorder_on: Callable[[Disk], Recorder], path: Path, written: int
+) -> None:
+    recorder = recorder_on(Disk(*[written] * bool(written), FULL))
+    recorder.add(b"one\n")
+    recorder.add(b"two\n")
+    with pytest.raises(DisbatchError):
+        recorder.flush()
+    assert path.read_bytes() == b"one\ntwo\n"[:written]
+    recorder.add(b"three\n")
+    recorder.flush()
+    assert path.read_bytes() == b"one\ntwo\nthree\n"
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    turns=st.lists(st.lists(st.binary(max_size=5), max_size=3), max_size=6),
+    answers=st.lists(st.one_of(st.just(FULL), st.integers(1, 4)), max_size=12),
+)
+def test_whatever_the_disk_does_the_file_is_a_beginning_of_the_lines(
+    tmp_path_factory: pytest.TempPathFactory, turns: list[list[bytes]], answers: list[int | OSError]
+) -> None:
+    path = tmp_path_factory.mktemp("recorder") / "status"
+    recorder = Recorder(str(path), Disk(*answers).write)
+    said = b""
+    for lines in turns:
+        for line in lines:
+            recorder.add(line + b"\n")
+            said += line + b"\n"
+        try:
+            recorder.flush()
+        except DisbatchError:
+            assert said.startswith(path.read_bytes())
+        else:
+            assert path.read_bytes() == said
+    while path.read_bytes() != said:
+        with suppress(DisbatchError):
+            recorder.flush()
+    recorder.close()
+    assert path.read_bytes() == said
+
+
+# The file
+
+
+def test_closing_writes_what_is_left(path: Path) -> None:
+    recorder = Recorder(str(path))
+    recorder.add(b"one\n")
+    recorder.close()
+    assert path.read_bytes() == b"one\n"
+
+
+def test_a_file_that_cannot_be_written_to_the_end_is_closed_all_the_same(path: Path) -> None:
+    seen: list[int] = []
+
+    def write(descriptor: int, _data: bytes) -> int:
+        seen.append(descriptor)
+        raise FULL
+
+    recorder = Recorder(str(path), write)
+    recorder.add(b"one\n")
+    with pytest.raises(DisbatchError, match="No space left on device"):
+        recorder.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(seen[0])
+
+
+def test_a_file_that_is_there_is_not_written_into(path: Path) -> None:
+    path.write_text("earlier\n")
+    with pytest.raises(FileExistsError) as error:
+        Recorder(str(path))
+    assert error.value.filename == str(path)
+    assert path.read_text() == "earlier\n"
+
+
+def test_lines_go_behind_what_somebody_else_has_put_there(path: Path) -> None:
+    recorder = Recorder(str(path))
+    recorder.add(b"one\n")
+    recorder.flush()
+    with path.open("a") as file:
+        file.write("a note of the user's\n")
+    recorder.add(b"two\n")
+    recorder.close()
+    assert path.read_text() == "one\na note of the user's\ntwo\n"
+
+
+def test_the_user_decides_who_may_read_it_and_no_child_gets_it(path: Path) -> None:
+    seen: list[int] = []
+
+    def write(descriptor: int, data: bytes) -> int:
+        seen.append(descriptor)
+        return os.write(descriptor, data)
+
+    mask = os.umask(0o027)
+    try:
+        recorder = Recorder(str(path), write)
+    finally:
+        os.umask(mask)
+    recorder.add(b"one\n")
+    recorder.flush()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert not os.get_inheritable(seen[0])
+    recorder.close()

@@ -1,0 +1,606 @@
+"""The loop, turned by hand: over pipes, with a clock that the test moves wherever time matters."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+from functools import partial
+from typing import TYPE_CHECKING
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from disbatch.eventloop import READ, WRITE, EventLoop, Timer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Ordered(selectors.DefaultSelector):
+    """Tells of what is ready in the order of the descriptors' numbers."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        return sorted(super().select(timeout), key=lambda ready: ready[0].fd)
+
+
+class Patient(selectors.DefaultSelector):
+    """Waits by moving the clock of its loop, and notes how long; forever is an error of the test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.waits: list[float] = []
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            assert timeout is not None, "the loop would wait forever"
+            self.waits.append(timeout)
+            self.now += timeout
+        return ready
+
+
+class TimedLoop(EventLoop):
+    """A loop that goes by the clock of its selector."""
+
+    def __init__(self) -> None:
+        self.clock = Patient()
+        super().__init__(self.clock)
+
+    def now(self) -> float:  # type: ignore[override] # of one loop, not of all
+        return self.clock.now
+
+
+class Pipe:
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+
+    def fill(self) -> None:
+        os.set_blocking(self.write_end, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(self.write_end, b"x" * 65536)
+
+    def close(self) -> None:
+        os.close(self.read_end)
+        os.close(self.write_end)
+
+
+@pytest.fixture
+def loop() -> Iterator[EventLoop]:
+    made = EventLoop(Ordered())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def timed() -> Iterator[TimedLoop]:
+    made = TimedLoop()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pipes() -> Iterator[list[Pipe]]:
+    """Two pipes, the one with the lower numbers first."""
+    made = [Pipe(), Pipe()]
+    yield made
+    for pipe in made:
+        pipe.close()
+
+
+@pytest.fixture
+def pipe(pipes: list[Pipe]) -> Pipe:
+    return pipes[0]
+
+
+def noting(notes: list[str], what: str) -> Callable[..., None]:
+    return lambda *_: notes.append(what)
+
+
+# Descriptors.
+
+
+def test_a_handler_is_called_when_its_descriptor_can_be_read(loop: EventLoop, pipe: Pipe) -> None:
+    masks: list[int] = []
+    loop.watch(pipe.read_end, READ, masks.append)
+    loop.turn(0)
+    assert masks == []
+    os.write(pipe.write_end, b"x")
+    loop.turn()
+    assert masks == [READ]
+
+
+def test_a_handler_is_called_again_as_long_as_there_is_something_left(loop: EventLoop, pipe: Pipe) -> None:
+    read: list[bytes] = []
+    loop.watch(pipe.read_end, READ, lambda _: read.append(os.read(pipe.read_end, 1)))
+    os.write(pipe.write_end, b"abc")
+    for _ in range(5):
+        loop.turn(0)
+    assert read == [b"a", b"b", b"c"]
+
+
+def test_the_end_of_a_pipe_can_be_read(loop: EventLoop) -> None:
+    read_end, write_end = os.pipe()
+    read: list[bytes] = []
+    loop.watch(read_end, READ, lambda _: read.append(os.read(read_end, 1)))
+    os.close(write_end)
+    loop.turn()
+    loop.unwatch(read_end)
+    os.close(read_end)
+    assert read == [b""]
+
+
+def test_a_handler_is_called_when_its_descriptor_can_be_written(loop: EventLoop, pipe: Pipe) -> None:
+    masks: list[int] = []
+    pipe.fill()
+    loop.watch(pipe.write_end, WRITE, masks.append)
+    loop.turn(0)
+    assert masks == []
+    os.read(pipe.read_end, 1 << 20)
+    loop.turn()
+    assert masks == [WRITE]
+
+
+def test_what_is_waited_for_can_change(loop: EventLoop, pipe: Pipe) -> None:
+    notes: list[str] = []
+    loop.watch(pipe.write_end, WRITE, noting(notes, "first"))
+    loop.turn()
+    loop.rewatch(pipe.write_end, READ, noting(notes, "no longer"))
+    loop.turn(0)
+    loop.rewatch(pipe.write_end, READ | WRITE, noting(notes, "second"))
+    loop.turn()
+    assert notes == ["first", "second"]
+
+
+def test_all_that_is_ready_is_handled_in_one_turn(loop: EventLoop, pipes: list[Pipe]) -> None:
+    notes: list[str] = []
+    for number, each in enumerate(pipes):
+        loop.watch(each.read_end, READ, noting(notes, str(number)))
+        os.write(each.write_end, b"x")
+    loop.turn()
+    assert sorted(notes) == ["0", "1"]
+
+
+def test_a_descriptor_is_not_handled_after_it_was_unwatched(loop: EventLoop, pipe: Pipe) -> None:
+    notes: list[str] = []
+    loop.watch(pipe.read_end, READ, noting(notes, "called"))
+    os.write(pipe.write_end, b"x")
+    loop.unwatch(pipe.read_end)
+    loop.turn(0)
+    assert notes == []
+
+
+def test_a_handler_can_unwatch_its_own_descriptor(loop: EventLoop, pipe: Pipe) -> None:
+    notes: list[str] = []
+
+    def once(_: int) -> None:
+        notes.append("called")
+        loop.unwatch(pipe.read_end)
+
+    loop.watch(pipe.read_end, READ, once)
+    os.write(pipe.write_end, b"x")
+    loop.turn()
+    loop.turn(0)
+    assert notes == ["called"]
+
+
+@pytest.mark.parametrize("selector", [selectors.DefaultSelector, selectors.PollSelector, selectors.SelectSelector])
+def test_what_another_handler_unwatched_in_the_same_turn_is_not_handled(
+    selector: type[selectors.BaseSelector], pipes: list[Pipe]
+) -> None:
+    loop = EventLoop(selector())
+    notes: list[str] = []
+
+    def unwatch_other(number: int) -> Callable[[int], None]:
+        def handler(_: int) -> None:
+            notes.append(f"{number}")
+            loop.unwatch(pipes[1 - number].read_end)
+
+        return handler
+
+    for number, each in enumerate(pipes):
+        loop.watch(each.read_end, READ, unwatch_other(number))
+        os.write(each.write_end, b"x")
+    loop.turn()
+    loop.close()
+    assert len(notes) == 1, "whichever came first"
+
+
+def test_a_new_descriptor_with_an_old_number_is_not_taken_for_the_old(loop: EventLoop, pipes: list[Pipe]) -> None:
+    notes: list[str] = []
+    new = Pipe()
+
+    def replace_the_second(_: int) -> None:
+        notes.append("first")
+        loop.unwatch(pipes[0].read_end)
+        loop.unwatch(pipes[1].read_end)
+        os.dup2(new.read_end, pipes[1].read_end)  # closes what had the number before
+        loop.watch(pipes[1].read_end, READ, noting(notes, "new"))
+
+    loop.watch(pipes[0].read_end, READ, replace_the_second)
+    loop.watch(pipes[1].read_end, READ, noting(notes, "old"))
+    for each in pipes:
+        os.write(each.write_end, b"x")
+    loop.turn()
+    assert notes == ["first"]
+    os.write(new.write_end, b"x")
+    loop.turn()
+    assert notes == ["first", "new"]
+    new.close()
+
+
+def test_a_handler_can_watch_more(loop: EventLoop, pipes: list[Pipe]) -> None:
+    notes: list[str] = []
+
+    def watch_second(_: int) -> None:
+        os.read(pipes[0].read_end, 1)
+        loop.watch(pipes[1].read_end, READ, noting(notes, "second"))
+
+    loop.watch(pipes[0].read_end, READ, watch_second)
+    for each in pipes:
+        os.write(each.write_end, b"x")
+    loop.turn()
+    loop.turn()
+    assert notes == ["second"]
+
+
+def test_others_may_register_with_the_same_selector(pipe: Pipe) -> None:
+    selector = selectors.DefaultSelector()
+    loop = EventLoop(selector)
+    masks: list[int] = []
+    selector.register(pipe.read_end, READ, masks.append)
+    os.write(pipe.write_end, b"x")
+    loop.turn()
+    loop.close()
+    assert masks == [READ]
+
+
+# Timers.
+
+
+def test_timers_run_in_the_order_of_their_times_however_they_were_set(timed: TimedLoop) -> None:
+    notes: list[str] = []
+    for seconds in (3.0, 1.0, 2.0):
+        timed.after(seconds, noting(notes, f"{seconds} s"))
+    for _ in range(3):
+        timed.turn()
+    assert notes == ["1.0 s", "2.0 s", "3.0 s"]
+    assert timed.clock.waits == [1.0, 1.0, 1.0]
+
+
+def test_timers_of_one_time_run_in_the_order_in_which_they_were_set_and_in_one_turn(timed: TimedLoop) -> None:
+    notes: list[str] = []
+    for number in range(20):
+        timed.after(1.0, noting(notes, f"{number}"))
+    timed.turn()
+    assert notes == [f"{number}" for number in range(20)]
+
+
+def test_a_timer_runs_once_and_not_before_its_time(timed: TimedLoop) -> None:
+    notes: list[str] = []
+    timed.after(1.0, noting(notes, "done"))
+    timed.turn(0.75)
+    assert notes == []
+    timed.turn(0.75)
+    timed.turn(0.75)
+    assert notes == ["done"]
+    assert timed.clock.waits == [0.75, 0.25, 0.75]
+
+
+def test_a_timer_knows_its_time(timed: TimedLoop) -> None:
+    assert timed.after(2.5, noting([], "")).when == timed.now() + 2.5
+
+
+def test_a_turn_ends_when_there_is_something_to_read_and_leaves_the_timers(timed: TimedLoop, pipe: Pipe) -> None:
+    notes: list[str] = []
+    timed.after(1.0, noting(notes, "timer"))
+    timed.watch(pipe.read_end, READ, noting(notes, "read"))
+    os.write(pipe.write_end, b"x")
+    timed.turn()
+    assert notes == ["read"]
+
+
+def test_timers_that_are_due_run_however_much_there_is_to_read(timed: TimedLoop, pipe: Pipe) -> None:
+    notes: list[str] = []
+    timed.watch(pipe.read_end, READ, noting(notes, "read"))
+    os.write(pipe.write_end, b"x")
+    timed.after(0.0, noting(notes, "timer"))
+    timed.turn()
+    assert notes == ["read", "timer"]
+
+
+def test_a_cancelled_timer_does_nothing_and_wakes_nobody(timed: TimedLoop) -> None:
+    notes: list[str] = []
+    cancelled = timed.after(1.0, noting(notes, "cancelled"))
+    timed.after(3.0, noting(notes, "done"))
+    cancelled.cancel()
+    timed.turn()
+    assert notes == ["done"]
+    assert timed.clock.waits == [3.0]
+
+
+def test_without_a_timer_left_only_the_limit_of_the_turn_counts(timed: TimedLoop) -> None:
+    timed.after(1.0, noting([], "")).cancel()
+    timed.turn(7.0)
+    assert timed.clock.waits == [7.0]
+
+
+def test_a_timer_can_cancel_one_that_is_due_in_the_same_turn(timed: TimedLoop) -> None:
+    notes: list[str] = []
+
+    def cancel_second() -> None:
+        second.cancel()
+
+    timed.after(1.0, cancel_second)
+    second = timed.after(1.0, noting(notes, "second"))
+    timed.turn()
+    timed.turn(1.0)
+    assert notes == []
+
+
+def test_cancelling_is_harmless_at_any_time(timed: TimedLoop) -> None:
+    def cancel_itself() -> None:
+        timer.cancel()
+
+    timer = timed.after(0.0, cancel_itself)
+    timed.turn()
+    timer.cancel()
+    timer.cancel()
+    timed.turn(0)
+
+
+def test_a_timer_can_set_another(timed: TimedLoop) -> None:
+    notes: list[float] = []
+
+    def again() -> None:
+        notes.append(timed.now())
+        timed.after(1.0, again)
+
+    timed.after(1.0, again)
+    for _ in range(3):
+        timed.turn()
+    assert notes == [1001.0, 1002.0, 1003.0]
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0])
+def test_a_timer_that_sets_itself_again_at_once_lets_descriptors_have_their_turn(
+    timed: TimedLoop, pipe: Pipe, seconds: float
+) -> None:
+    notes: list[str] = []
+
+    def again() -> None:
+        notes.append("timer")
+        timed.after(seconds, again)
+
+    timed.watch(pipe.read_end, READ, noting(notes, "read"))
+    os.write(pipe.write_end, b"x")
+    again()
+    timed.turn()
+    timed.turn()
+    assert notes == ["timer", "read", "timer", "read", "timer"]
+
+
+def test_a_handler_can_set_a_timer(timed: TimedLoop, pipe: Pipe) -> None:
+    notes: list[str] = []
+    timed.watch(pipe.read_end, READ, lambda _: timed.after(0.0, noting(notes, "timer")))
+    os.write(pipe.write_end, b"x")
+    timed.turn()
+    assert notes == ["timer"]
+
+
+def test_a_timer_by_the_real_clock_ends_a_turn_without_limit(loop: EventLoop) -> None:
+    notes: list[str] = []
+    loop.after(0.001, noting(notes, "done"))
+    begun = loop.now()
+    while not notes:
+        loop.turn()
+    assert loop.now() - begun >= 0.001
+
+
+steps = st.lists(
+    st.tuples(st.just("set"), st.integers(0, 5))
+    | st.tuples(st.just("cancel"), st.integers(0, 20))
+    | st.tuples(st.just("turn"), st.integers(0, 4)),
+    max_size=30,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(steps)
+def test_timers_follow_a_model(steps: list[tuple[str, int]]) -> None:
+    loop = TimedLoop()
+    timers: list[Timer] = []
+    waiting: dict[int, float] = {}
+    done: list[int] = []
+    for step, number in steps:
+        if step == "set":
+            waiting[len(timers)] = loop.now() + number
+            timers.append(loop.after(number, partial(done.append, len(timers))))
+        elif step == "cancel":
+            if timers:
+                timers[number % len(timers)].cancel()
+                waiting.pop(number % len(timers), None)
+        else:
+            until = min([loop.now() + number, *waiting.values()])
+            due = sorted((when, index) for index, when in waiting.items() if when <= until)
+            done.clear()
+            loop.turn(number)
+            assert loop.now() == until
+            assert done == [index for _, index in due]
+            for index in done:
+                del waiting[index]
+    loop.close()
+
+
+# Signals.
+
+
+@pytest.fixture
+def _handlers_stay() -> Iterator[None]:
+    """A test must leave the handlers of this process as they were."""
+    numbers = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    assert [signal.getsignal(number) for number in numbers] == before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.fixture
+def signalled(_handlers_stay: None) -> Iterator[EventLoop]:
+    made = EventLoop()
+    yield made
+    made.close()
+
+
+def test_a_signal_is_handled_in_the_turn_of_the_loop(signalled: EventLoop) -> None:
+    notes: list[str] = []
+    signalled.on_signal(signal.SIGUSR1, noting(notes, "called"))
+    signal.raise_signal(signal.SIGUSR1)
+    assert notes == [], "not where the program happened to be"
+    signalled.turn()
+    signalled.turn(0)
+    assert notes == ["called"]
+
+
+def test_a_signal_that_came_several_times_is_handled_once(signalled: EventLoop) -> None:
+    notes: list[str] = []
+    signalled.on_signal(signal.SIGUSR1, noting(notes, "called"))
+    for _ in range(3):
+        signal.raise_signal(signal.SIGUSR1)
+    signalled.turn()
+    signalled.turn(0)
+    assert notes == ["called"]
+
+
+def test_each_signal_has_its_handler(signalled: EventLoop) -> None:
+    notes: list[str] = []
+    signalled.on_signal(signal.SIGUSR1, noting(notes, "one"))
+    signalled.on_signal(signal.SIGUSR2, noting(notes, "two"))
+    signal.raise_signal(signal.SIGUSR2)
+    signal.raise_signal(signal.SIGUSR1)
+    signalled.turn()
+    assert sorted(notes) == ["one", "two"]
+
+
+def test_among_thousands_of_signals_no_other_is_lost(signalled: EventLoop, capfd: pytest.CaptureFixture[str]) -> None:
+    notes: list[str] = []
+    signalled.on_signal(signal.SIGUSR1, noting(notes, "many"))
+    signalled.on_signal(signal.SIGUSR2, noting(notes, "other"))
+    for _ in range(5000):
+        signal.raise_signal(signal.SIGUSR1)
+    signal.raise_signal(signal.SIGUSR2)
+    for _ in range(10):
+        signalled.turn(0)
+    assert set(notes) == {"many", "other"}
+    assert len(notes) < 10
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_signal_ends_a_wait(signalled: EventLoop) -> None:
+    notes: list[str] = []
+    signalled.on_signal(signal.SIGALRM, noting(notes, "called"))
+    signal.setitimer(signal.ITIMER_REAL, 0.002)
+    signalled.turn()
+    assert notes == ["called"]
+
+
+def test_a_later_handler_replaces_an_earlier_one(signalled: EventLoop) -> None:
+    notes: list[str] = []
+    signalled.on_signal(signal.SIGUSR1, noting(notes, "earlier"))
+    signalled.on_signal(signal.SIGUSR1, noting(notes, "later"))
+    signal.raise_signal(signal.SIGUSR1)
+    signalled.turn()
+    assert notes == ["later"]
+
+
+def test_signals_that_are_somebody_elses_are_left_to_them(signalled: EventLoop) -> None:
+    notes: list[str] = []
+    signalled.on_signal(signal.SIGUSR1, noting(notes, "ours"))
+    before = signal.signal(signal.SIGUSR2, noting(notes, "theirs"))
+    try:
+        signal.raise_signal(signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    signalled.turn(0)
+    assert notes == ["theirs"]
+
+
+@pytest.mark.usefixtures("_handlers_stay")
+def test_a_closed_loop_gives_signals_back() -> None:
+    notes: list[str] = []
+    before = signal.signal(signal.SIGUSR1, noting(notes, "before"))
+    loop = EventLoop()
+    loop.on_signal(signal.SIGUSR1, noting(notes, "loop"))
+    loop.on_signal(signal.SIGUSR1, noting(notes, "loop"))
+    loop.close()
+    signal.raise_signal(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+    assert notes == ["before"]
+
+
+def open_descriptors() -> set[int]:
+    found = set()
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):  # that of the folder itself is closed by now
+            os.fstat(int(name))
+            found.add(int(name))
+    return found
+
+
+@pytest.mark.usefixtures("_handlers_stay")
+def test_a_closed_loop_leaves_no_descriptor_open() -> None:
+    before = open_descriptors()
+    loop = EventLoop()
+    loop.on_signal(signal.SIGUSR1, noting([], ""))
+    opened = open_descriptors() - before
+    assert opened
+    assert not any(map(os.get_inheritable, opened)), "a child must not have them"
+    loop.close()
+    assert open_descriptors() <= before
+
+
+# Handlers that fail.
+
+
+class MishapError(Exception):
+    pass
+
+
+def fail(*_: object) -> None:
+    raise MishapError
+
+
+def test_an_error_of_a_handler_ends_the_turn_and_nothing_ready_is_lost(loop: EventLoop, pipes: list[Pipe]) -> None:
+    notes: list[str] = []
+    loop.watch(pipes[0].read_end, READ, fail)
+    loop.watch(pipes[1].read_end, READ, noting(notes, "second"))
+    for each in pipes:
+        os.write(each.write_end, b"x")
+    with pytest.raises(MishapError):
+        loop.turn()
+    loop.unwatch(pipes[0].read_end)
+    loop.turn()
+    assert notes == ["second"]
+
+
+def test_an_error_of_a_timer_ends_the_turn_and_the_others_are_still_due(timed: TimedLoop) -> None:
+    notes: list[str] = []
+    timed.after(1.0, fail)
+    timed.after(1.0, noting(notes, "second"))
+    with pytest.raises(MishapError):
+        timed.turn()
+    timed.turn()
+    assert notes == ["second"]
+    assert timed.clock.waits == [1.0, 0.0]
+
+
+def test_an_error_of_a_signals_handler_ends_the_turn(signalled: EventLoop) -> None:
+    signalled.on_signal(signal.SIGUSR1, fail)
+    signal.raise_signal(signal.SIGUSR1)
+    with pytest.raises(MishapError):
+        signalled.turn()
+    signalled.turn(0)
