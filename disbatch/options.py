@@ -344,8 +344,20 @@ def check_driver(options: DriverOptions) -> None:
                 raise UsageError(f"{flag} needs -r STATUSFILE", "name the status file of the run to resume")
 
 
-def resume_command(program: Sequence[str], arguments: Sequence[str], status_files: Sequence[str]) -> str:
-    """Shell command that goes on where a run left off: the same arguments, and its status files besides."""
-    resume = [word for path in status_files for word in ("-r", f"./{path}" if path.startswith("-") else path)]
+def resume_command(program: Sequence[str], arguments: Sequence[str], status_file: str, *, retry: bool = False) -> str:
+    """Shell command that goes on where a run left off: the same arguments, but with its status file to resume from.
+
+    That holds what its own `-r` files held. With `retry` it also runs again what failed.
+    """
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            kept += [word, *words]
+        elif word in ("-r", "--resume-from"):
+            next(words, None)
+        elif not word.startswith(("-r", "--resume-from=")):
+            kept.append(word)
+    resume = ["-r", f"./{status_file}" if status_file.startswith("-") else status_file, *["-R"] * retry]
     # Behind a `--` an option is none.
-    return shlex.join([*program, *resume, *arguments] if "--" in arguments else [*program, *arguments, *resume])
+    return shlex.join([*program, *resume, *kept] if "--" in kept else [*program, *kept, *resume])

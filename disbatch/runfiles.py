@@ -82,14 +82,14 @@ def task_source_name(task_file: str) -> str:
     return STDIN_NAME if task_file == "-" else os.path.basename(task_file)
 
 
-def unique_id(prefix: str, *, prefix_is_directory: bool, source_name: str, now: datetime, digits: int) -> str:
-    """Unique id of a run: under a directory a name made of the task file's, the time and three `digits`; else `prefix`.
+def unique_id(directory: str, *, source_name: str, now: datetime, digits: int) -> str:
+    """Unique id of a run that the user has not named: made of the task file's name, the time and three `digits`."""
+    return os.path.join(directory, f"{source_name}_disBatch_{now:%y%m%d%H%M%S}_{digits:03d}")
 
-    `prefix` is absolute; its parent is for the caller to check.
-    """
-    if not prefix_is_directory:
-        return prefix
-    return os.path.join(prefix, f"{source_name}_disBatch_{now:%y%m%d%H%M%S}_{digits:03d}")
+
+def beginning_name(path: str) -> str:
+    """Name of a status file until its run has begun."""
+    return f"{path}.new"
 
 
 def set_aside_name(path: str, number: int) -> str:

@@ -16,7 +16,7 @@ from disbatch.errors import StatusFileError, quoted
 from disbatch.tasks import NO_REPEAT, Barrier, Outcome, PerEngineTask, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _COLUMNS = (
     "ROE[ PSZ]", "TaskID", "LineNumber", "RepeatIndex", "Node", "PID", "ReturnCode", "Elapsed", "Start", "End",
@@ -237,6 +237,21 @@ def read_into(resume: Resume, name: str, lines: Iterable[bytes], file_number: in
         found = True
         place += len(line)
     return []
+
+
+def lines_to_keep(resume: Resume, lines: Iterable[bytes], file_number: int, *, retry: bool) -> Iterator[bytes]:
+    """Lines of a status file for the one of a run that resumes from it: those of all tasks that it will not run again.
+
+    `resume` is what `read_into` made of it; with `retry` tasks that failed are left out.
+    """
+    place = file_number << _FILE_SHIFT
+    for line in lines:
+        match = _RECORD.match(line)
+        if match is not None and not match[1].strip(_FLAGS_OF_COMPLETED):
+            task_id, return_code = int(match[2]), int(match[5])
+            if resume.place_of(task_id) == place and not (retry and return_code):
+                yield skipped_line(line)
+        place += len(line)
 
 
 def _is_header(line: bytes) -> bool:

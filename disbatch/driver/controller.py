@@ -64,6 +64,8 @@ class Controller:
         self.counts = Counts()
         self.fleet = Fleet()
         self.phase = Phase.WORKING
+        self.check_failed = False
+        """Whether a CHECK has ended the run: it will again, unless what failed runs again."""
         self._commands: list[Command] = []
         self._membership = Membership(settings, self.fleet, self._commands.append, self._take_back_from)
         self._now = 0.0
@@ -211,6 +213,7 @@ class Controller:
             return False
         if barrier.check and self._failed_since_barrier:
             failed = self._failed_since_barrier
+            self.check_failed = True
             self._stop(
                 ExitStatus.FAILED,
                 f"BARRIER CHECK in line {barrier.stream_index}: {failed} of the tasks before it failed",
@@ -225,7 +228,6 @@ class Controller:
         return True
 
     def _skip(self, item: events.SkippedTask) -> None:
-        self._do(events.RecordSkippedTask(item.line))
         self.counts.skipped += 1
         if item.failed:
             self._count_failure()

@@ -14,10 +14,9 @@ from disbatch.tasks import Barrier, Outcome, PerEngineTask, Task
 
 @dataclass(frozen=True, slots=True)
 class SkippedTask:
-    """A task that an earlier run completed: its line in that run's status file, and whether it had failed there."""
+    """A task that an earlier run completed, and whether it had failed there; its line is in the status file already."""
 
     task: Task
-    line: bytes
     failed: bool
 
 
@@ -168,13 +167,6 @@ class RecordPerEngineTask:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordSkippedTask:
-    """Write down a skipped task with the figures of the earlier run."""
-
-    line: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class RecordBarrier:
     """Write down that a barrier was passed; times are seconds since the epoch."""
 
@@ -221,7 +213,6 @@ Command = (
     | SendToEngine
     | RecordTask
     | RecordPerEngineTask
-    | RecordSkippedTask
     | RecordBarrier
     | AnnounceBarrier
     | TellUser

@@ -17,7 +17,7 @@ from disbatch.taskfile import Complaint, TaskParser
 from disbatch.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from disbatch.driver.events import Event, Item
     from disbatch.eventloop import EventLoop
@@ -51,6 +51,23 @@ class EarlierRuns:
                 hint = "-r takes the status file of an earlier run"
                 raise StatusFileError(f"cannot read the status file {path}: {error.strerror}", hint) from error
 
+    @property
+    def completed(self) -> int:
+        """How many tasks they completed."""
+        return self._resume.completed
+
+    def lines(self) -> Iterator[bytes]:
+        """Lines for this run's status file: of all tasks that earlier runs completed and this one will not run again.
+
+        Raises `StatusFileError` when a file cannot be read once more.
+        """
+        for number, file in enumerate(self._files):
+            try:
+                file.seek(0)
+                yield from statusfile.lines_to_keep(self._resume, file, number, retry=self._retry)
+            except OSError as error:
+                raise _unreadable(file, error) from error
+
     def look_up(self, task: Task) -> list[Item]:
         """Items to take instead of the task: itself or its record, and a complaint where the two differ."""
         place = self._resume.place_of(task.task_id)
@@ -62,7 +79,7 @@ class EarlierRuns:
             file.seek(offset)
             line = file.readline()
         except OSError as error:
-            raise StatusFileError(f"cannot read the status file {file.name} any further: {error.strerror}") from error
+            raise _unreadable(file, error) from error
         decision = statusfile.judge(task, line, retry=self._retry, by_id_alone=self._by_id_alone)
         items: list[Item] = []
         if decision.warning:
@@ -72,12 +89,16 @@ class EarlierRuns:
         if not decision.skip:
             return [*items, task]
         failed = statusfile.parse_line(line).return_code != 0
-        return [*items, SkippedTask(task, statusfile.skipped_line(line), failed)]
+        return [*items, SkippedTask(task, failed)]
 
     def last_words(self) -> list[Item]:
         """What is to be said at the end of the task list."""
         more = self._warned - WARNINGS_SHOWN
         return [Complaint(0, f"{more} more tasks differ from the status file")] if more > 0 else []
+
+
+def _unreadable(file: BinaryIO, error: OSError) -> StatusFileError:
+    return StatusFileError(f"cannot read the status file {file.name} any further: {error.strerror}")
 
 
 class Feeder:

@@ -183,8 +183,6 @@ class DriverLoop:
     def _record(self, command: events.Command) -> None:
         if isinstance(command, events.RecordTask):
             line = statusfile.task_line(command.task, command.node, command.outcome, abandoned=command.abandoned)
-        elif isinstance(command, events.RecordSkippedTask):
-            line = command.line
         elif isinstance(command, events.RecordPerEngineTask):
             line = statusfile.per_engine_line(command.task, command.node, command.outcome)
         elif isinstance(command, events.RecordBarrier):

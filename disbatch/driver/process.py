@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import stat
 import sys
 import time
-from contextlib import suppress
-from dataclasses import fields
+from contextlib import ExitStack, suppress
+from dataclasses import astuple, fields
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from disbatch.driver.controller import Controller
 from disbatch.driver.events import Settings
 from disbatch.driver.feeder import EarlierRuns, Feeder
 from disbatch.driver.loop import DriverLoop, OwnContext
-from disbatch.driver.recorder import Recorder, make_room
+from disbatch.driver.recorder import NameTakenError, Recorder
 from disbatch.errors import DisbatchError, ExitStatus, TaskFileError
 from disbatch.eventloop import EventLoop
 from disbatch.joining import SECRET_VARIABLE, open_log
@@ -30,6 +31,7 @@ from disbatch.runfiles import RunFiles
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from disbatch.driver.controller import Counts
     from disbatch.options import ContextOptions, DriverOptions, SshNode
 
 INHERITED = ("cpus_per_task", "tasks_per_node", "environment_resources")
@@ -48,33 +50,39 @@ def main(arguments: Sequence[str], program: Sequence[str]) -> int:
     hosts = asked.nodes or options.ssh_nodes_of_environment(os.environ)
     task_file = _open_task_file(asked.task_file)
     earlier = _earlier_runs(asked)
-    files = RunFiles(_unique_id(asked))
     try:
-        return _run(asked, files, hosts, task_file, earlier, partial(options.resume_command, program, arguments))
+        files, recorder = _begin_files(asked)
+        how_to_resume = partial(options.resume_command, program, arguments)
+        return _run(asked, files, recorder, hosts, task_file, earlier, how_to_resume)
     except OSError as error:
-        raise DisbatchError(f"{error.filename or files.unique_id}: {error.strerror}") from error
+        raise DisbatchError(f"{error.filename or asked.prefix}: {error.strerror or error}") from error
 
 
 def _run(
     asked: DriverOptions,
     files: RunFiles,
+    recorder: Recorder,
     hosts: Sequence[SshNode],
     task_file: int,
     earlier: EarlierRuns | None,
-    resume_command: Callable[[Sequence[str]], str],
+    resume_command: Callable[..., str],
 ) -> int:
     """Make the run's files, go through the run, clear away what is of no use after it."""
-    _check_directory(files.directory)
-    listening = address.listen(asked.use_address)
+    with ExitStack() as undo:
+        # What fails here leaves the status file of an earlier run of this name as it is, for -r to read next time.
+        undo.callback(_close, recorder)
+        listening = address.listen(asked.use_address)
+        log = open_log(asked.log_file or files.driver_log, asked.log_level)
+        if asked.status_header:
+            recorder.add(statusfile.HEADER)
+        recorder.add_all(earlier.lines() if earlier else ())
+        aside = recorder.take_place()
+        undo.pop_all()
     port = listening.getsockname()[1]
     secret = None if asked.insecure_kvs else new_secret()
-    # Before anything of an earlier run of this name is touched: a mistake here must not change what -r reads next time.
-    log = open_log(asked.log_file or files.driver_log, asked.log_level)
-    aside = make_room(files.status)
-    recorder = Recorder(files.status)
-    if asked.status_header:
-        recorder.add(statusfile.HEADER)
     log.info("disbatch %s, pid %d: %s", __version__, os.getpid(), sys.argv)
+    if earlier is not None:
+        log.info("resuming; earlier runs completed %d tasks", earlier.completed)
     loop = EventLoop()
     controller = Controller(_settings(asked, files))
     driver = DriverLoop(
@@ -85,7 +93,7 @@ def _run(
     _write(files.kvs_address, f"{public}\n".encode(), 0o644)
     log.info("key-value store at %s", public)
     if aside is not None:
-        _tell(f"an earlier status file of this name is now {aside}")
+        _tell(f"an earlier status file of this name is now {_shown(aside, asked)}")
     if asked.insecure_kvs:
         _tell("--insecure-kvs: whoever can connect to this machine can run commands as you while this run goes on")
     for warning in earlier.warnings if earlier else ():
@@ -100,10 +108,12 @@ def _run(
         loop.close()
     # The last lines of a run are written, or not, when its controller has nothing more to say.
     exit_status = end.exit_status if all_recorded else end.exit_status or ExitStatus.FAILED
-    # A run that is cut short may not have got to every line that it had resumed from.
-    resumed_from = [aside] if aside is not None and earlier is not None else []
-    status_files = [os.path.relpath(path) for path in (*resumed_from, files.status)]
-    _sum_up(controller, files, resume_command(status_files), complete=end.complete and all_recorded)
+    complete = end.complete and all_recorded
+    status_file = _shown(files.status, asked)
+    _sum_up(controller.counts, status_file, complete=complete)
+    if not complete and (earlier or any(astuple(controller.counts))):
+        retry = controller.check_failed and not asked.retry
+        _tell(f"to go on where this run left off: {resume_command(status_file, retry=retry)}")
     log.info("the run ends with status %d: %s; CPU %.3f s", exit_status, controller.counts, time.process_time())
     return exit_status
 
@@ -133,18 +143,32 @@ def _earlier_runs(asked: DriverOptions) -> EarlierRuns | None:
     return EarlierRuns(asked.resume_from, retry=asked.retry, by_id_alone=asked.force_resume)
 
 
-def _unique_id(asked: DriverOptions) -> str:
+def _begin_files(asked: DriverOptions) -> tuple[RunFiles, Recorder]:
+    """Names for the files of this run that no other run has, and its status file."""
     prefix = os.path.abspath(asked.prefix)
-    is_directory = os.path.isdir(prefix)
-    if not is_directory and asked.prefix.endswith("/"):
-        raise DisbatchError(f"there is no directory {asked.prefix} for the run's files", "make it, or give another -p")
-    return runfiles.unique_id(
-        prefix,
-        prefix_is_directory=is_directory,
-        source_name=runfiles.task_source_name(asked.task_file),
-        now=datetime.now(),  # noqa: DTZ005 - users know their runs by the time on their own clock
-        digits=random.randrange(1000),  # noqa: S311 - tells runs apart that start in the same second, guards nothing
-    )
+    if not os.path.isdir(prefix):
+        if asked.prefix.endswith("/"):
+            raise DisbatchError(
+                f"there is no directory {asked.prefix} for the run's files", "make it, or give another -p"
+            )
+        files = RunFiles(prefix)
+        _check_directory(files.directory)
+        return files, Recorder(files.status)
+    _check_directory(prefix)
+    while True:
+        files = RunFiles(
+            runfiles.unique_id(
+                prefix,
+                source_name=runfiles.task_source_name(asked.task_file),
+                now=datetime.now(),  # noqa: DTZ005 - users know their runs by the time on their own clock
+                digits=random.randrange(1000),  # noqa: S311 - tells runs apart that start in the same second
+            )
+        )
+        with suppress(NameTakenError):
+            recorder = Recorder(files.status)
+            if not os.path.lexists(files.status):
+                return files, recorder
+            recorder.close()
 
 
 def _check_directory(directory: str) -> None:
@@ -222,21 +246,23 @@ def _close(recorder: Recorder) -> bool:
     return True
 
 
-def _sum_up(controller: Controller, files: RunFiles, resume_command: str, *, complete: bool) -> None:
-    counts = controller.counts
-    if not counts.finished + counts.skipped + counts.interrupted and complete:
+def _sum_up(counts: Counts, status_file: str, *, complete: bool) -> None:
+    if complete and not counts.finished + counts.skipped + counts.interrupted:
         _tell("No tasks to run.")
         return
-    parts = [f"{counts.finished} tasks finished"]
+    parts = [f"{counts.finished} task{'s' * (counts.finished != 1)} finished"]
     if counts.failed:
         parts.append(f"{counts.failed} failed")
     if counts.skipped:
         parts.append(f"{counts.skipped} skipped")
     if counts.interrupted:
         parts.append(f"{counts.interrupted} interrupted")
-    _tell(f"{', '.join(parts)}; status file: {os.path.relpath(files.status)}")
-    if not complete and counts.finished + counts.skipped + counts.interrupted:
-        _tell(f"to go on where this run left off: {resume_command}")
+    _tell(f"{', '.join(parts)}; status file: {shlex.quote(status_file)}")
+
+
+def _shown(path: str, asked: DriverOptions) -> str:
+    """Path of one of the run's files as its user writes paths: from here, or in full."""
+    return path if os.path.isabs(asked.prefix) else os.path.relpath(path)
 
 
 def _tell(text: str) -> None:

@@ -226,7 +226,7 @@ def test_an_earlier_status_file_of_the_name_is_set_aside(work: Workplace, first:
     for number in (1, 2):
         done = run(work, "first")
         assert done.returncode == 0
-        assert f"an earlier status file of this name is now {first}.{number}" in done.complaints[0]
+        assert f"an earlier status file of this name is now {first.name}.{number}" in done.complaints[0]
     assert (work.directory / "first_status.txt.1").read_bytes() == old
     assert len(read_status(first)) == len(read_status(work.directory / "first_status.txt.2")) == 3
     assert ran(work) == ["a", "a", "b", "b", "c", "c"]
@@ -259,10 +259,52 @@ def test_the_printed_line_forgets_nothing_under_the_same_name(work: Workplace) -
     assert done.returncode == 130
     (line,) = (line for line in done.complaints if "to go on where this run left off: " in line)
     pasted = line.partition("left off: ")[2]
-    assert "run_status.txt.1" in shlex.split(pasted)
+    assert shlex.split(pasted)[-3:] == ["tasks", "-r", "run_status.txt"]
     third = work.run(program=["bash", "-c", pasted], env={"LONG": "0", "STATUS": "0"})
     assert third.returncode == 0, third.stderr
     assert ran(work) == ["slow"]
+
+
+@pytest.mark.parametrize("mistake", [["-s", "nosuchhost.invalid:2"], ["changed"], ["-c", "9999"]])
+def test_after_a_mistake_the_same_command_put_right_runs_nothing_again(
+    work: Workplace, first: Path, mistake: list[str]
+) -> None:
+    work.write("changed", "true", "true", "true")
+    cut_to(first, 0, 1)
+    tasks = [] if "changed" in mistake else ["tasks"]
+    hosts = [] if "-s" in mistake else HERE
+    done = work.run(*hosts, "-p", "first", "-r", "first_status.txt", *mistake, *tasks)
+    assert done.returncode == 1
+    assert run(work, "first", "-r", "first_status.txt").returncode == 0
+    assert ran(work) == ["c"]
+    assert [task_id for task_id, _ in flags(work, "first")] == [0, 1, 2]
+
+
+def test_when_the_driver_was_killed_the_same_command_runs_nothing_again(work: Workplace, first: Path) -> None:
+    cut_to(first, 1, 2)
+    work.write("tasks", f"touch begun; sleep $LONG; {log('a')}", *work.text("tasks").splitlines()[1:])
+    arguments = (*HERE, "-p", "first", "-r", "first_status.txt", "tasks")
+    again = work.start(*arguments, env={"LONG": "300"})
+    work.await_file("begun")
+    again.kill()
+    finish(again, timeout=PATIENCE)
+    work.await_silence()
+    assert work.run(*arguments, env={"LONG": "0"}).returncode == 0
+    assert ran(work) == ["a"]
+
+
+def test_a_run_that_goes_on_keeps_its_name(work: Workplace) -> None:
+    work.write("tasks", "touch begun; until [ -e go ]; do sleep 0.02; done")
+    first = work.start(*HERE, "-p", "run", "tasks")
+    work.await_file("begun")
+    second = run(work, "run")
+    assert second.returncode == 1
+    (complaint,) = second.complaints
+    assert complaint.startswith(f"disbatch: error: the run that writes {work.directory}/run_status.txt goes on")
+    work.write("go")
+    assert finish(first, timeout=PATIENCE).returncode == 0
+    assert len(read_status(work.directory / "run_status.txt")) == 1
+    assert run(work, "run").returncode == 0
 
 
 def test_the_printed_line_works_behind_a_double_dash(work: Workplace) -> None:
@@ -283,6 +325,6 @@ def test_a_large_file_where_little_is_left(work: Workplace) -> None:
     )
     (work.directory / "old").write_text(lines, encoding="ascii")
     done = run(work, "second", "-r", "old")
-    assert "1 tasks finished, 1 failed, 5000 skipped" in done.stderr
+    assert "1 task finished, 1 failed, 5000 skipped" in done.stderr
     assert ran(work) == ["a"]
     assert len(read_status(work.directory / "second_status.txt")) == 5001

@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import re
 import shlex
 from dataclasses import fields
@@ -401,20 +402,23 @@ def test_a_value_that_looks_like_an_option_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status_files"),
+    ("arguments", "status_file"),
     [
-        (["-s", "localhost:2", "my tasks"], ["my tasks_status.txt"]),
-        (["-s", "localhost:2", "--", "-tasks"], ["a", "it's"]),
-        (["-r", "earlier", "-e", "-"], ["now"]),
+        (["-s", "localhost:2", "my tasks"], "my tasks_status.txt"),
+        (["-s", "localhost:2", "--", "-tasks"], "-it's"),
+        (["-r", "earlier", "-e", "-"], "now"),
+        (["-rearlier", "--resume-from=b", "--resume-from", "c", "--", "-r"], "now"),
     ],
 )
-def test_the_command_that_resumes_is_the_one_that_was_given_with_the_status_files(
-    arguments: list[str], status_files: list[str]
+@pytest.mark.parametrize("retry", [False, True])
+def test_the_command_that_resumes_is_the_one_that_was_given_with_the_new_status_file(
+    arguments: list[str], status_file: str, *, retry: bool
 ) -> None:
-    program, *words = shlex.split(resume_command(["disbatch"], arguments, status_files))
+    program, *words = shlex.split(resume_command(["disbatch"], arguments, status_file, retry=retry))
     assert program == "disbatch"
     before = parsed(DriverOptions, *arguments)
     after = parsed(DriverOptions, *words)
-    assert after.resume_from == (*before.resume_from, *status_files)
+    assert [os.path.normpath(path) for path in after.resume_from] == [status_file]
+    assert after.retry is retry
     assert after.task_file == before.task_file
     assert after.nodes == before.nodes

@@ -68,21 +68,16 @@ NOW = datetime(2026, 1, 2, 3, 4, 5)  # noqa: DTZ001 - as on a user's clock
 
 
 @pytest.mark.parametrize(
-    ("prefix", "is_directory", "digits", "expected"),
+    ("directory", "digits", "expected"),
     [
-        ("/work", True, 7, "/work/Tasks_disBatch_260102030405_007"),
-        ("/work/my run", True, 999, "/work/my run/Tasks_disBatch_260102030405_999"),
-        ("/work/my run", False, 7, "/work/my run"),
+        ("/work", 7, "/work/Tasks_disBatch_260102030405_007"),
+        ("/work/my run", 999, "/work/my run/Tasks_disBatch_260102030405_999"),
     ],
 )
-def test_a_unique_id_is_made_under_a_directory_and_given_otherwise(
-    prefix: str,
-    is_directory: bool,  # noqa: FBT001 - of the table
-    digits: int,
-    expected: str,
+def test_a_unique_id_is_made_of_the_task_files_name_the_time_and_digits(
+    directory: str, digits: int, expected: str
 ) -> None:
-    made = unique_id(prefix, prefix_is_directory=is_directory, source_name="Tasks", now=NOW, digits=digits)
-    assert made == expected
+    assert unique_id(directory, source_name="Tasks", now=NOW, digits=digits) == expected
 
 
 def test_files_set_aside_are_numbered() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from disbatch import messages
@@ -340,16 +341,11 @@ class World:
                 self.recorded[task_id] += 1
                 self.failures += command.outcome.failed
             assert self.recorded[task_id] + self.abandoned[task_id] == 1, "a task was recorded twice"
-        elif isinstance(command, events.RecordSkippedTask):
-            task_id = int(command.line)
-            self.recorded[task_id] += 1
-            self.failures += self.skipped[task_id].failed
-            assert self.recorded[task_id] == 1, "a skipped task was recorded twice"
         elif isinstance(command, events.RecordBarrier):
             barrier = command.barrier
             assert barrier is self.barriers[len(self.passed)], "barriers were passed out of order"
             self.passed.append(barrier.task_id)
-            earlier = [task_id for task_id in (*self.tasks, *self.skipped) if task_id < barrier.task_id]
+            earlier = [task_id for task_id in self.tasks if task_id < barrier.task_id]
             assert all(self.recorded[task_id] == 1 for task_id in earlier), "a barrier was passed too early"
         elif isinstance(command, events.RecordPerEngineTask):
             self.failures += command.outcome.failed and not command.outcome.interrupted
@@ -525,19 +521,23 @@ class World:
             engine.report(with_lingering=True)
 
     def _check_end(self, end: events.EndRun) -> None:
-        everything = self.tasks.keys() | self.skipped.keys()
         if end.complete:
             assert not self.unread
-            assert all(self.recorded[task_id] == 1 for task_id in everything), "a complete run has a task without line"
+            assert all(self.recorded[task_id] == 1 for task_id in self.tasks), "a complete run has a task without line"
             assert not self.abandoned
+            assert self.controller.counts.skipped == len(self.skipped)
             assert self.passed == [barrier.task_id for barrier in self.barriers]
             if not any("too late" in text for text in self.told):
-                assert end.exit_status == (1 if self.wishes.exit_code and self.failures else 0)
+                failures = self.failures + sum(item.failed for item in self.skipped.values())
+                assert end.exit_status == (1 if self.wishes.exit_code and failures else 0)
         else:
             assert end.exit_status != 0, "a run cut short is no success"
         counts = self.controller.counts
-        assert counts.finished + counts.skipped == sum(self.recorded.values())
-        assert counts.failed == self.failures
+        assert counts.finished == sum(self.recorded.values())
+        # Tasks are skipped in their order, so the first ones were.
+        skipped = islice(self.skipped.values(), counts.skipped)
+        failures = self.failures + sum(item.failed for item in skipped)
+        assert counts.failed == failures
         assert counts.interrupted == sum(self.abandoned.values())
         self.handle(events.SignalCame("SIGINT", 130))
         for rank in self.engines:

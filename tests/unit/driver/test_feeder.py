@@ -398,22 +398,38 @@ def resume(bench: Bench, tmp_path: Path, content: bytes, earlier: EarlierRuns) -
     return bench.read_everything(bench.feed_from(bench.file(path), earlier))
 
 
+def test_the_lines_of_all_tasks_that_are_not_run_again_are_carried_over(tmp_path: Path) -> None:
+    failed, again = line(1, return_code=1), line(2, return_code=1)
+    first = status_file(tmp_path / "first", HEADER, line(0), failed, again, line(3)[:-1])
+    second = status_file(tmp_path / "second", skipped_line(line(0)), line(2))
+    assert list(earlier_runs(first, second).lines()) == [skipped_line(of) for of in (failed, line(0), line(2))]
+    assert list(earlier_runs(first, second, retry=True).lines()) == [skipped_line(of) for of in (line(0), line(2))]
+    assert earlier_runs(first, second).completed == 3
+
+
+def test_a_status_file_that_cannot_be_read_once_more_is_named(tmp_path: Path) -> None:
+    earlier = earlier_runs(status_file(tmp_path / "first", line(0)))
+    earlier._files[0].close()
+    earlier._files[0] = open("/proc/self/mem", "rb")  # noqa: SIM115 - its first bytes cannot be read
+    with pytest.raises(StatusFileError, match="cannot read the status file /proc/self/mem any further"):
+        list(earlier.lines())
+    earlier._files[0].close()
+
+
 def test_a_recorded_task_is_skipped_with_its_line_and_others_run(bench: Bench, tmp_path: Path) -> None:
     path = status_file(tmp_path / "status", line(2, return_code=3), line(0))
     items = resume(bench, tmp_path, b"true\ntrue\ntrue\n#DISBATCH BARRIER\n", earlier_runs(path))
     assert items == [
-        SkippedTask(task(0), skipped_line(line(0)), failed=False),
+        SkippedTask(task(0), failed=False),
         task(1),
-        SkippedTask(task(2), skipped_line(line(2, return_code=3)), failed=True),
+        SkippedTask(task(2), failed=True),
         Barrier(3, 4, check=False, key=None, text=b"#DISBATCH BARRIER"),
     ]
 
 
 def test_a_skipped_task_of_a_skipping_run_is_skipped_again(bench: Bench, tmp_path: Path) -> None:
     path = status_file(tmp_path / "status", HEADER, skipped_line(line(0)))
-    assert resume(bench, tmp_path, b"true\n", earlier_runs(path)) == [
-        SkippedTask(task(0), skipped_line(line(0)), failed=False)
-    ]
+    assert resume(bench, tmp_path, b"true\n", earlier_runs(path)) == [SkippedTask(task(0), failed=False)]
 
 
 def test_retry_runs_failed_tasks_again(bench: Bench, tmp_path: Path) -> None:
@@ -432,8 +448,8 @@ def test_of_several_files_a_success_counts_wherever_it_stands(
     files = [status_file(tmp_path / "status0", failed), status_file(tmp_path / "status1", line(1), succeeded)]
     earlier = earlier_runs(*(files[number] for number in order), retry=retry)
     assert resume(bench, tmp_path, b"true\ntrue\ntrue\n", earlier) == [
-        SkippedTask(task(0), skipped_line(succeeded), failed=False),
-        SkippedTask(task(1), skipped_line(line(1)), failed=False),
+        SkippedTask(task(0), failed=False),
+        SkippedTask(task(1), failed=False),
         task(2),
     ]
 
@@ -456,7 +472,7 @@ def test_a_forced_resume_goes_by_the_id_and_warns(bench: Bench, tmp_path: Path) 
     assert isinstance(warning, Complaint)
     assert not warning.fatal
     assert "task 0 " in warning.text
-    assert skipped == SkippedTask(task(0, b"echo new"), skipped_line(old), failed=False)
+    assert skipped == SkippedTask(task(0, b"echo new"), failed=False)
 
 
 def test_a_forced_resume_warns_of_what_it_runs_again_too(bench: Bench, tmp_path: Path) -> None:

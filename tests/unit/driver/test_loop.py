@@ -326,7 +326,6 @@ PERFORMED: dict[type, tuple[events.Command, list[tuple[object, ...]]]] = {
         events.RecordPerEngineTask(PER_ENGINE_TASK, "node", outcome()),
         [("line", per_engine_line(PER_ENGINE_TASK, "node", outcome()))],
     ),
-    events.RecordSkippedTask: (events.RecordSkippedTask(b"line\n"), [("line", b"line\n")]),
     events.RecordBarrier: (
         events.RecordBarrier(BARRIER, 1.0, 2.5),
         [("line", barrier_line(BARRIER, os.uname().nodename, os.getpid(), 1.0, 2.5))],
@@ -371,7 +370,8 @@ def test_all_records_are_written_before_anything_is_said(house: House) -> None:
 
 
 def test_what_happened_in_one_turn_is_recorded_with_one_flush(house: House) -> None:
-    house.script.answers[events.EngineLost] = [events.RecordSkippedTask(b"line\n"), events.TellUser("lost")]
+    record, (line,) = PERFORMED[events.RecordTask]
+    house.script.answers[events.EngineLost] = [record, events.TellUser("lost")]
 
     def two_are_lost() -> None:
         house.driver.happened(events.EngineLost(1))
@@ -379,7 +379,7 @@ def test_what_happened_in_one_turn_is_recorded_with_one_flush(house: House) -> N
 
     house.happens(two_are_lost)
     house.run(events.ReadItems(1))
-    house.done = house.done[house.done.index(("line", b"line\n")) :]
+    house.done = house.done[house.done.index(line) :]
     assert [what[0] for what in house.done[:7]] == ["line", "line", "flush", "log", "tell", "log", "tell"]
     assert house.heard == [events.EngineLost(1), events.EngineLost(2)]
 
@@ -716,6 +716,7 @@ def test_a_run_goes_from_its_first_line_to_its_last(monkeypatch: pytest.MonkeyPa
     house = House(monkeypatch)
     monkeypatch.setattr(house, "did", Partner(house).hears)
     recorder = Recorder(str(tmp_path / "status"))
+    recorder.take_place()
     house.open(Controller(settings(exit_code=True)), recorder)
     descriptor = os.open(tasks, os.O_RDONLY)
     end = house.driver.run(Feeder(descriptor, None, cast("EventLoop", house.loop), house.driver.happened))

@@ -7,6 +7,7 @@ import functools
 import io
 import logging
 import os
+import random
 import re
 import shlex
 import signal
@@ -14,6 +15,7 @@ import stat
 import subprocess
 import sys
 from contextlib import nullcontext
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,7 +30,7 @@ from disbatch.runfiles import RunFiles
 from disbatch.statusfile import HEADER, skipped_line, task_line
 from disbatch.taskfile import Complaint
 from disbatch.tasks import NO_REPEAT, Task
-from tests.unit.driver.simulation import outcome, settings
+from tests.unit.driver.simulation import outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -228,7 +230,7 @@ def test_what_the_system_refuses_during_a_run_is_an_error_for_people(bench: Benc
     bench.meanwhile = fail
     with pytest.raises(DisbatchError) as error:
         bench.main("-p", "run")
-    assert str(error.value) == f"{bench.folder}/run: Cannot allocate memory"
+    assert str(error.value) == "run: Cannot allocate memory"
     assert "run_kvsinfo.txt" not in bench.names
 
 
@@ -268,7 +270,7 @@ def test_what_earlier_runs_completed_is_skipped(bench: Bench) -> None:
     bench.main("-r", "status")
     assert bench.run.items == (
         Task(0, 1, NO_REPEAT, b"true"),
-        events.SkippedTask(Task(1, 2, NO_REPEAT, b"false"), skipped_line(line(1, b"false")), failed=False),
+        events.SkippedTask(Task(1, 2, NO_REPEAT, b"false"), failed=False),
     )
 
 
@@ -361,7 +363,7 @@ def test_an_earlier_status_file_of_the_name_is_set_aside(bench: Bench, capsys: p
     (bench.folder / "run_status.txt").write_text("earlier\n")
     bench.main("-p", "run")
     assert bench.content("run_status.txt.1") == "earlier\n"
-    assert f"disbatch: an earlier status file of this name is now {bench.folder}/run_status.txt.1" in (
+    assert "disbatch: an earlier status file of this name is now run_status.txt.1" in (
         capsys.readouterr().err.splitlines()
     )
 
@@ -372,8 +374,10 @@ def test_it_is_read_before_where_it_is_resumed_from(bench: Bench, capsys: pytest
     bench.meanwhile = lambda run: setattr(run.controller.counts, "skipped", 1)
     bench.main("-p", "run", "-r", "run_status.txt")
     assert isinstance(bench.run.items[0], events.SkippedTask)
-    # The run may have been cut short before it came to what the earlier file tells of.
-    assert capsys.readouterr().err.splitlines()[-1].endswith(" -r run_status.txt.1 -r run_status.txt")
+    assert bench.content("run_status.txt.1").encode() == line(0, b"true")
+    # However early the run was cut short, its own file is enough.
+    assert bench.content("run_status.txt").encode() == skipped_line(line(0, b"true"))
+    assert capsys.readouterr().err.splitlines()[-1].endswith(" -p run tasks -r run_status.txt")
 
 
 # The script
@@ -576,28 +580,76 @@ def test_a_run_whose_last_lines_cannot_be_written_has_failed(
         (
             Counts(1, 1, 1, 1),
             False,
-            [
-                "1 tasks finished, 1 failed, 1 skipped, 1 interrupted; status file: run_status.txt",
-                "to go on where this run left off: RESUME",
-            ],
-        ),
-        (
-            Counts(interrupted=2),
-            False,
-            [
-                "0 tasks finished, 2 interrupted; status file: run_status.txt",
-                "to go on where this run left off: RESUME",
-            ],
+            ["1 task finished, 1 failed, 1 skipped, 1 interrupted; status file: run_status.txt"],
         ),
     ],
 )
 def test_the_last_lines_sum_up(
-    bench: Bench, capsys: pytest.CaptureFixture[str], counts: Counts, told: list[str], *, complete: bool
+    capsys: pytest.CaptureFixture[str], counts: Counts, told: list[str], *, complete: bool
 ) -> None:
-    controller = Controller(settings())
-    controller.counts = counts
-    process._sum_up(controller, RunFiles(str(bench.folder / "run")), "RESUME", complete=complete)
+    process._sum_up(counts, "run_status.txt", complete=complete)
     assert capsys.readouterr() == ("", "".join(f"disbatch: {text}\n" for text in told))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "shown"), [("run", "run_status.txt"), ("my run", "'my run_status.txt'"), ("{}/run", "{}/run_status.txt")]
+)
+def test_paths_are_shown_as_the_user_writes_them(
+    bench: Bench, capsys: pytest.CaptureFixture[str], prefix: str, shown: str
+) -> None:
+    bench.meanwhile = lambda run: setattr(run.controller.counts, "finished", 2)
+    bench.main("-p", prefix.format(bench.folder))
+    assert capsys.readouterr().err == f"disbatch: 2 tasks finished; status file: {shown.format(bench.folder)}\n"
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_run_that_has_come_to_nothing_can_be_gone_on_with_if_it_was_resumed(
+    bench: Bench, capsys: pytest.CaptureFixture[str], *, resumed: bool
+) -> None:
+    (bench.folder / "status").write_bytes(line(0, b"true"))
+    bench.end = events.EndRun(1, complete=False)
+    bench.main("-p", "run", *(["-r", "status"] if resumed else []))
+    hint = "disbatch: to go on where this run left off: disbatch -s localhost:2 -p run tasks -r run_status.txt"
+    assert (hint in capsys.readouterr().err.splitlines()) is resumed
+
+
+@pytest.mark.parametrize(("given", "added"), [((), " -R"), (("-R",), "")])
+def test_after_a_failed_check_only_a_retry_gets_any_further(
+    bench: Bench, capsys: pytest.CaptureFixture[str], given: tuple[str, ...], added: str
+) -> None:
+    (bench.folder / "status").write_bytes(line(0, b"true"))
+    bench.end = events.EndRun(1, complete=False)
+    bench.meanwhile = lambda run: setattr(run.controller, "check_failed", True)
+    bench.main("-p", "run", "-r", "status", *given)
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"tasks -r run_status.txt{added}")
+
+
+def test_two_runs_do_not_get_in_each_others_way(bench: Bench) -> None:
+    def begin_another(_run: Run) -> None:
+        with pytest.raises(DisbatchError, match=r"run_status.txt goes on"):
+            bench.main("-p", "run")
+
+    bench.meanwhile = begin_another
+    bench.main("-p", "run")
+    assert bench.names == {"run_status.txt", "run_dbUtil.sh", "run_driver.log"}
+
+
+def test_a_name_that_is_made_up_is_a_new_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = iter([7, 7, 8])
+    monkeypatch.setattr(random, "randrange", lambda _: next(digits))
+    monkeypatch.setattr(process, "datetime", StoppedClock)
+    bench.main()
+    bench.main()
+    assert {name for name in bench.names if name.endswith("_status.txt")} == {
+        "tasks_disBatch_260102030405_007_status.txt",
+        "tasks_disBatch_260102030405_008_status.txt",
+    }
+
+
+class StoppedClock:
+    @staticmethod
+    def now() -> datetime:
+        return datetime(2026, 1, 2, 3, 4, 5)  # noqa: DTZ001 - as on the user's clock
 
 
 def test_a_run_cut_short_tells_how_to_go_on(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -605,7 +657,7 @@ def test_a_run_cut_short_tells_how_to_go_on(bench: Bench, capsys: pytest.Capture
     bench.meanwhile = lambda run: setattr(run.controller.counts, "finished", 1)
     bench.main("-p", "run", "-e")
     assert capsys.readouterr().err.splitlines() == [
-        "disbatch: 1 tasks finished; status file: run_status.txt",
+        "disbatch: 1 task finished; status file: run_status.txt",
         "disbatch: to go on where this run left off: disbatch -s localhost:2 -p run -e tasks -r run_status.txt",
     ]
 

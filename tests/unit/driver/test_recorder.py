@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from contextlib import suppress
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbatch.driver.recorder import Recorder, make_room
+from disbatch.driver.recorder import NameTakenError, Recorder
 from disbatch.errors import DisbatchError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def recorder_on(path: Path) -> Iterator[Callable[[Disk], Recorder]]:
     made: list[Recorder] = []
 
     def make(disk: Disk) -> Recorder:
-        made.append(Recorder(str(path), disk.write))
+        made.append(begun(path, disk.write))
         return made[-1]
 
     yield make
@@ -55,51 +56,141 @@ def recorder_on(path: Path) -> Iterator[Callable[[Disk], Recorder]]:
             recorder.close()
 
 
-# Making room
+# Its place
 
 
-def test_there_is_room_where_no_file_is(path: Path) -> None:
-    assert make_room(str(path)) is None
+def begun(path: Path, write: Callable[[int, bytes], int] = os.write) -> Recorder:
+    recorder = Recorder(str(path), write)
+    recorder.take_place()
+    return recorder
+
+
+def test_a_file_has_its_name_when_it_takes_its_place(path: Path) -> None:
+    recorder = Recorder(str(path))
     assert not path.exists()
+    assert recorder.take_place() is None
+    assert path.exists()
+    recorder.close()
+    assert os.listdir(path.parent) == [path.name]
 
 
-def test_a_file_of_the_name_is_renamed_and_kept(path: Path) -> None:
+def test_an_earlier_file_of_the_name_is_kept(path: Path) -> None:
     path.write_text("earlier\n")
-    aside = make_room(str(path))
+    recorder = Recorder(str(path))
+    recorder.add_all([b"line\n"])
+    assert path.read_text() == "earlier\n"
+    aside = recorder.take_place()
     assert aside == f"{path}.1"
-    assert not path.exists()
     assert path.with_name(f"{path.name}.1").read_text() == "earlier\n"
+    assert path.read_text() == "line\n"
+    recorder.close()
 
 
-def test_a_file_set_aside_before_is_never_overwritten(path: Path) -> None:
+def test_a_file_that_never_takes_its_place_leaves_nothing_behind(path: Path) -> None:
+    path.write_text("earlier\n")
+    recorder = Recorder(str(path))
+    recorder.add(b"line\n")
+    recorder.close()
+    assert os.listdir(path.parent) == [path.name]
+    assert path.read_text() == "earlier\n"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_was_kept_before_is_never_overwritten(path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:  # as on some file systems
+        monkeypatch.setattr(os, "link", refuse)
     for number in range(1, 4):
         path.write_text(f"run {number}\n")
-        assert make_room(str(path)) == f"{path}.{number}"
+        recorder = Recorder(str(path))
+        assert recorder.take_place() == f"{path}.{number}"
+        recorder.close()
     kept = [path.with_name(f"{path.name}.{number}").read_text() for number in range(1, 4)]
     assert kept == ["run 1\n", "run 2\n", "run 3\n"]
 
 
-def test_a_link_that_leads_nowhere_is_in_the_way_too(path: Path) -> None:
+def test_without_links_a_name_that_is_free_is_taken_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    recorder = Recorder(str(path))
+    assert recorder.take_place() is None
+    recorder.close()
+
+
+def test_a_link_that_leads_nowhere_is_kept_too(path: Path) -> None:
     path.symlink_to("nowhere")
     path.with_name(f"{path.name}.1").symlink_to("nowhere either")
-    assert make_room(str(path)) == f"{path}.2"
+    recorder = Recorder(str(path))
+    assert recorder.take_place() == f"{path}.2"
+    recorder.close()
     assert os.readlink(f"{path}.1") == "nowhere either"
     assert os.readlink(f"{path}.2") == "nowhere"
 
 
-def test_a_failure_to_make_room_names_the_file(path: Path) -> None:
-    below_a_file = path / "status.txt"
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_nobody_gets_the_name_of_a_run_that_goes_on(path: Path, *, has_begun: bool) -> None:
+    first = Recorder(str(path))
+    if has_begun:
+        first.take_place()
+    with pytest.raises(NameTakenError, match="goes on"):
+        Recorder(str(path))
+    first.add(b"line\n")
+    first.take_place() if not has_begun else None
+    first.close()
+    assert path.read_text() == "line\n"
+    Recorder(str(path)).close()
+
+
+def test_a_run_that_began_in_between_keeps_its_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lock_late(_descriptor: int, _operation: int) -> None:
+        monkeypatch.undo()
+        os.rename(f"{path}.new", path)
+
+    Recorder(str(path), lambda _descriptor, data: len(data))
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with pytest.raises(NameTakenError):
+        Recorder(str(path))
+
+
+def test_a_file_system_without_locks_is_good_enough(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    begun(path).close()
+    begun(path).close()
+
+
+def test_what_a_killed_driver_left_at_its_beginning_is_not_kept(path: Path) -> None:
+    path.with_name(f"{path.name}.new").write_text("half a li")
+    begun(path).close()
+    assert path.read_text() == ""
+
+
+def test_a_place_that_there_is_not_is_named(path: Path) -> None:
     path.write_text("")
     with pytest.raises(NotADirectoryError) as error:
-        make_room(str(below_a_file))
-    assert error.value.filename == str(below_a_file)
+        Recorder(str(path / "status.txt"))
+    assert error.value.filename == f"{path}/status.txt.new"
+
+
+def test_many_lines_are_written_in_parts(recorder_on: Callable[[Disk], Recorder], path: Path) -> None:
+    disk = Disk()
+    lines = [b"%d %s\n" % (number, b"x" * 1000) for number in range(3000)]
+    recorder_on(disk).add_all(iter(lines))
+    assert path.read_bytes() == b"".join(lines)
+    assert 2 < len(disk.writes) < 10
 
 
 # Writing
 
 
 def test_lines_are_in_the_file_after_a_flush_in_their_order(path: Path) -> None:
-    recorder = Recorder(str(path))
+    recorder = begun(path)
     recorder.add(b"one\n")
     recorder.add(b"two\n")
     assert path.read_bytes() == b""
@@ -170,7 +261,7 @@ def test_whatever_the_disk_does_the_file_is_a_beginning_of_the_lines(
     tmp_path_factory: pytest.TempPathFactory, turns: list[list[bytes]], answers: list[int | OSError]
 ) -> None:
     path = tmp_path_factory.mktemp("recorder") / "status"
-    recorder = Recorder(str(path), Disk(*answers).write)
+    recorder = begun(path, Disk(*answers).write)
     said = b""
     for lines in turns:
         for line in lines:
@@ -193,7 +284,7 @@ def test_whatever_the_disk_does_the_file_is_a_beginning_of_the_lines(
 
 
 def test_closing_writes_what_is_left(path: Path) -> None:
-    recorder = Recorder(str(path))
+    recorder = begun(path)
     recorder.add(b"one\n")
     recorder.close()
     assert path.read_bytes() == b"one\n"
@@ -206,7 +297,7 @@ def test_a_file_that_cannot_be_written_to_the_end_is_closed_all_the_same(path: P
         seen.append(descriptor)
         raise FULL
 
-    recorder = Recorder(str(path), write)
+    recorder = begun(path, write)
     recorder.add(b"one\n")
     with pytest.raises(DisbatchError, match="No space left on device"):
         recorder.close()
@@ -214,16 +305,8 @@ def test_a_file_that_cannot_be_written_to_the_end_is_closed_all_the_same(path: P
         os.fstat(seen[0])
 
 
-def test_a_file_that_is_there_is_not_written_into(path: Path) -> None:
-    path.write_text("earlier\n")
-    with pytest.raises(FileExistsError) as error:
-        Recorder(str(path))
-    assert error.value.filename == str(path)
-    assert path.read_text() == "earlier\n"
-
-
 def test_lines_go_behind_what_somebody_else_has_put_there(path: Path) -> None:
-    recorder = Recorder(str(path))
+    recorder = begun(path)
     recorder.add(b"one\n")
     recorder.flush()
     with path.open("a") as file:
@@ -242,7 +325,7 @@ def test_the_user_decides_who_may_read_it_and_no_child_gets_it(path: Path) -> No
 
     mask = os.umask(0o027)
     try:
-        recorder = Recorder(str(path), write)
+        recorder = begun(path, write)
     finally:
         os.umask(mask)
     recorder.add(b"one\n")

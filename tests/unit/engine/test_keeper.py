@@ -144,7 +144,7 @@ def test_all_can_be_ended_at_once(stopped: bool) -> None:  # noqa: FBT001 - a pa
 def test_signals_to_the_keeper_reach_the_engine() -> None:
     with Kept("""
 for number in keeper.FORWARDED:
-    signal.signal(number, lambda received, _: print(signal.Signals(received).name, flush=True))
+    signal.signal(number, lambda received, _: os.write(1, signal.Signals(received).name.encode() + b'\\n'))
 print('ready', flush=True)
 while True:
     signal.pause()
