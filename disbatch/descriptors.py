@@ -34,7 +34,7 @@ def room() -> int:
 def give_back(pid: int, limit: Limit | None) -> None:
     """Give a child that was just started the limit that `make_room` has raised here, if it did."""
     if limit is not None:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # it has ended, or is another user's already
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
 
 

@@ -323,7 +323,7 @@ class Controller:
         if self.phase is Phase.STOPPING:
             self._hurry()
         else:
-            self._stop(event.exit_status, f"got {event.name}; ending the running tasks")
+            self._stop(event.exit_status, f"got {event.name}; ending the running tasks (again: at once)")
 
     def _hurry(self) -> None:
         for engine in self.fleet.listening():

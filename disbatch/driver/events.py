@@ -185,7 +185,7 @@ class AnnounceBarrier:
 
 @dataclass(frozen=True, slots=True)
 class TellUser:
-    """Print a line to the user's terminal and write it into the log."""
+    """Print a line on something that is not as it should be to the user's terminal, and log it as an error."""
 
     text: str
 

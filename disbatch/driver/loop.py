@@ -186,7 +186,8 @@ class DriverLoop:
         elif isinstance(command, events.RecordPerEngineTask):
             line = statusfile.per_engine_line(command.task, command.node, command.outcome)
         elif isinstance(command, events.RecordBarrier):
-            line = statusfile.barrier_line(command.barrier, self._host, self._pid, command.start, command.end)
+            end = max(command.start, command.end)  # whatever became of the clock meanwhile
+            line = statusfile.barrier_line(command.barrier, self._host, self._pid, command.start, end)
         else:
             return
         self._recorder.add(line)
@@ -205,7 +206,7 @@ class DriverLoop:
         elif isinstance(command, events.AnnounceBarrier):
             self._server.put(command.key, wire.ASTR, b"%d" % command.task_id)
         elif isinstance(command, events.TellUser):
-            self._log.info("%s", command.text)
+            self._log.error("%s", command.text)
             self._tell(command.text)
         elif isinstance(command, events.StartContext):
             self._start_context()

@@ -230,7 +230,7 @@ class Attempts(Generic[Owner]):
         """Ask all that runs to end, and kill what is left of it after `grace` seconds; 0 or less kills at once."""
         groups = set(self._running)
         for attempt in self._running.values():
-            attempt.interrupted = True
+            attempt.interrupted = attempt.interrupted or not _has_ended(attempt.pid)
         if grace > 0:
             self._signal_all(groups, signal.SIGTERM)
             self._loop.after(grace, lambda: self._signal_all(groups & self._alive(), signal.SIGKILL))
@@ -266,6 +266,11 @@ class Attempts(Generic[Owner]):
             _signal_group(group, number)
             # A stopped process gets to see its TERM only when it goes on.
             _signal_group(group, signal.SIGCONT)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child has ended that is still to be reaped."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _signal_group(group: int, number: int) -> bool:

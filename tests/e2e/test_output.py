@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.e2e.support import PATIENCE, finish
+from tests.e2e.support import DISBATCH, PATIENCE, finish
 
 if TYPE_CHECKING:
     from tests.e2e.support import Workplace
@@ -53,6 +53,14 @@ def test_much_output_through_a_background_process_is_counted_too(work: Workplace
 def test_output_left_in_the_pipe_by_a_task_that_has_ended_is_counted(work: Workplace) -> None:
     work.run_tasks(*["head -c 60000 /dev/zero; sleep 30 > /dev/null 2>&1 & exit 0"] * 5)
     assert [line.out_bytes for line in work.status()] == [60_000] * 5
+
+
+def test_pipes_held_by_what_tasks_leave_behind_are_no_limit(work: Workplace) -> None:
+    tasks = work.write("tasks", "#DISBATCH REPEAT 150 sleep 3 &")
+    limited = ["bash", "-c", 'ulimit -Sn 200; exec "$@"', "limited"]
+    done = work.run(*DISBATCH, "-e", "-s", "localhost:2", tasks.name, program=limited)
+    assert done.returncode == 0
+    assert len(work.status()) == 150
 
 
 def test_an_endless_writer_in_the_background_holds_nothing_up(work: Workplace) -> None:

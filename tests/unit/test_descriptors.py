@@ -54,6 +54,14 @@ def test_without_a_raised_limit_a_child_keeps_what_it_has() -> None:
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == own
 
 
+def test_a_child_that_is_another_users_by_now_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(resource, "prlimit", refuse)
+    descriptors.give_back(os.getpid(), (100, 200))
+
+
 def test_a_child_that_has_gone_needs_no_limit() -> None:
     process = subprocess.Popen(["true"])
     process.wait()

@@ -359,7 +359,7 @@ def test_fail_fast_goes_for_per_engine_commands_too(when: When) -> None:
 def test_the_first_signal_ends_the_tasks_and_lets_stop_commands_run() -> None:
     run = play(*tasks(0, 1, 2), cylinders=[1, 1])
     run.happens(events.SignalCame("SIGINT", 130))
-    assert run.told == "got SIGINT; ending the running tasks"
+    assert run.told == "got SIGINT; ending the running tasks (again: at once)"
     assert run.said_to(0)[-1] == run.said_to(1)[-1] == CANCEL
     assert run.said_to_context()[-1] == messages.EndContext(())
     assert run.everybody_leaves() == events.EndRun(130, complete=False)

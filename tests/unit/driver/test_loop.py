@@ -200,6 +200,9 @@ class Log:
     def info(self, text: str, *values: object) -> None:
         self.house.did("log", text % values)
 
+    def error(self, text: str, *values: object) -> None:
+        self.house.did("error", text % values)
+
     def warning(self, text: str, *values: object) -> None:
         self.house.did("warn", text % values if values else text)
 
@@ -331,7 +334,7 @@ PERFORMED: dict[type, tuple[events.Command, list[tuple[object, ...]]]] = {
         [("line", barrier_line(BARRIER, os.uname().nodename, os.getpid(), 1.0, 2.5))],
     ),
     events.AnnounceBarrier: (events.AnnounceBarrier(b"key", 12), [("put", b"key", (ASTR, b"12"))]),
-    events.TellUser: (events.TellUser("100 % done"), [("log", "100 % done"), ("tell", "100 % done")]),
+    events.TellUser: (events.TellUser("100 % done"), [("error", "100 % done"), ("tell", "100 % done")]),
     events.WakeAfter: (events.WakeAfter(2.5, events.TasksCouldBeGivenBack(3)), []),
     events.EndRun: (THE_END, []),
 }
@@ -366,7 +369,7 @@ def test_all_records_are_written_before_anything_is_said(house: House) -> None:
     first, second = PERFORMED[events.RecordTask], PERFORMED[events.RecordBarrier]
     house.run(said[0], first[0], said[1], second[0], said[2])
     assert house.done[:3] == [*first[1], *second[1], ("flush",)]
-    assert [what[0] for what in house.done[3:7]] == ["put", "put", "log", "tell"]
+    assert [what[0] for what in house.done[3:7]] == ["put", "put", "error", "tell"]
 
 
 def test_what_happened_in_one_turn_is_recorded_with_one_flush(house: House) -> None:
@@ -380,7 +383,7 @@ def test_what_happened_in_one_turn_is_recorded_with_one_flush(house: House) -> N
     house.happens(two_are_lost)
     house.run(events.ReadItems(1))
     house.done = house.done[house.done.index(line) :]
-    assert [what[0] for what in house.done[:7]] == ["line", "line", "flush", "log", "tell", "log", "tell"]
+    assert [what[0] for what in house.done[:7]] == ["line", "line", "flush", "error", "tell", "error", "tell"]
     assert house.heard == [events.EngineLost(1), events.EngineLost(2)]
 
 

@@ -278,6 +278,15 @@ def test_what_runs_is_asked_to_end_first(either_bench: Bench, tmp_path: Path) ->
     assert (outcome.return_code, outcome.out_snippet, outcome.interrupted) == (4, b"asked\n", True)
 
 
+def test_what_has_ended_by_itself_was_not_interrupted(bench: Bench) -> None:
+    bench.start("it", b"exit 3")
+    (pid,) = bench.attempts._running
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    bench.attempts.end_running(0)
+    bench.until(lambda: "it" in bench.outcomes)
+    assert (bench.outcomes["it"].return_code, bench.outcomes["it"].interrupted) == (3, False)
+
+
 def test_what_does_not_end_when_asked_is_killed_after_the_grace(bench: Bench, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     bench.start("it", b'trap "" TERM; > "$READY"; exec sleep 60', READY=str(ready))
