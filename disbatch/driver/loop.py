@@ -112,7 +112,6 @@ class DriverLoop:
             self._handle_inbox()
             if self._end is None:
                 self._turn(0.0 if self._inbox else None)
-        self._say_goodbye()
         return self._end
 
     def _turn(self, timeout: float | None) -> None:
@@ -225,8 +224,10 @@ class DriverLoop:
         except DisbatchError as error:
             self.happened(events.OwnContextEnded(ExitStatus.FAILED, str(error)))
 
-    def _say_goodbye(self) -> None:
-        assert self._server is not None  # noqa: S101 - `serve` comes before `run`
+    def close(self) -> None:
+        """Send what is still to be sent, and serve no longer."""
+        if self._server is None:
+            return
         deadline = self._loop.now() + FAREWELL_LIMIT
         while self._server.unsent and self._loop.now() < deadline:
             self._turn(deadline - self._loop.now())

@@ -103,7 +103,8 @@ def _run(
         end = driver.run(Feeder(task_file, earlier, loop, driver.happened))
     finally:
         with suppress(FileNotFoundError):
-            os.unlink(files.kvs_address)
+            os.unlink(files.kvs_address)  # whoever comes from now on finds that the run is done
+        driver.close()
         all_recorded = _close(recorder)
         loop.close()
     # The last lines of a run are written, or not, when its controller has nothing more to say.

@@ -279,7 +279,9 @@ class House:
         """Go through a run that begins with these commands."""
         self.script.first = [*commands]
         self.over = THE_END in commands
-        return self.driver.run(cast("Feeder", Source(self)))
+        end = self.driver.run(cast("Feeder", Source(self)))
+        self.driver.close()
+        return end
 
     @property
     def heard(self) -> list[events.Event]:
@@ -723,6 +725,7 @@ def test_a_run_goes_from_its_first_line_to_its_last(monkeypatch: pytest.MonkeyPa
     house.open(Controller(settings(exit_code=True)), recorder)
     descriptor = os.open(tasks, os.O_RDONLY)
     end = house.driver.run(Feeder(descriptor, None, cast("EventLoop", house.loop), house.driver.happened))
+    house.driver.close()
     os.close(descriptor)
     recorder.close()
     assert end == events.EndRun(1, complete=True)

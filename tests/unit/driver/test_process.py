@@ -93,6 +93,9 @@ class Run:
         self.bench.meanwhile(self)
         return self.bench.end
 
+    def close(self) -> None:
+        assert "run_kvsinfo.txt" not in self.bench.names
+
     @property
     def items(self) -> tuple[events.Item, ...]:
         [event] = self.happened_so_far
