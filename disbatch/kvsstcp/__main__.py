@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from disbatch.kvsstcp import kvsclient, kvsstcp
+from disbatch.kvsstcp.commandline import Parser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +24,19 @@ _OPERATIONS = {
     "view": (("K",), "print the newest value of K, waiting until there is one"),
     "put": (("K", "V"), "put the text V under K"),
     "dump": ((), "print what is in the store"),
-    "monitor": (("K", "KEY:EVENTS"), "have EVENTS (g get, p put, v view, w wait) of KEY put under K"),
+    "monitor": (("K", "KEY:EVENTS"), "have what happens to KEY recorded under K"),
     "shutdown": ((), "end the server"),
 }
+_DESCRIPTIONS = {"dump": kvsclient.DUMP_HELP, "monitor": kvsclient.MONITOR_HELP}
+_VALUES = {
+    "K": "a key: any text",
+    "V": "a value: any text",
+    "KEY:EVENTS": "the key to watch, and any of the letters g, p, v, w",
+}
+_TAG_HELP = (
+    "4 characters that tell readers what the value is: ASTR (the default) text or raw bytes, JSON, HTML, PYPK a Python"
+    " pickle, or what else they agree on; the server does not look"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,20 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m disbatch.kvsstcp", description=_DESCRIPTION)
+    parser = Parser(prog="python -m disbatch.kvsstcp", description=_DESCRIPTION)
     parser.set_defaults(timeout=None)
     operations = parser.add_subparsers(dest="operation", required=True, metavar="OPERATION")
     kvsstcp.add_options(operations.add_parser("serve", help=kvsstcp.DESCRIPTION, description=kvsstcp.DESCRIPTION))
     for name, (values, text) in _OPERATIONS.items():
-        operation = operations.add_parser(name, help=text, description=text)
+        add = operations.add_parser(name, help=text, description=_DESCRIPTIONS.get(name, text)).add_argument
         for value in values:
-            operation.add_argument(value)
-        operation.add_argument("-s", "--server", metavar="HOST:PORT", help="instead of the environment's")
-        operation.add_argument("-R", "--retry", type=kvsclient.count, default=0, help="further tries to connect")
+            add(value, type=kvsclient.watched if value == "KEY:EVENTS" else str, help=_VALUES[value])
+        add("-s", "--server", metavar="HOST:PORT", help="where the server is (default: as the environment says)")
+        add("-R", "--retry", type=kvsclient.count, default=0, metavar="COUNT", help="how many further tries to connect")
         if name in ("get", "view"):
-            operation.add_argument("-T", "--timeout", type=kvsclient.seconds, metavar="SECS", help="wait no longer")
+            add("-T", "--timeout", type=kvsclient.seconds, metavar="SECS", help="wait no longer (default: for ever)")
         if name == "put":
-            operation.add_argument("-t", "--tag", type=_tag, help="encoding tag of the value (default ASTR)")
+            add("-t", "--tag", type=_tag, help=_TAG_HELP)
     return parser
 
 

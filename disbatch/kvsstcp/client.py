@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from disbatch.kvsstcp import auth
-from disbatch.kvsstcp.endpoint import SECRET_VARIABLE, AddressError, KVSError, address_text, parse_address, tune
+from disbatch.kvsstcp.endpoint import SECRET_VARIABLE, AddressError, KVSError, address_text, parse_address, reason, tune
 from disbatch.kvsstcp.wire import (
     ASTR,
     MAX_LENGTH,
@@ -56,6 +56,8 @@ CONNECT_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 5.0
 _CANCEL_SECONDS = 10.0
 """How long the server may take to confirm that it has cancelled a wait, before the connection is given up."""
+_END_SECONDS = 10.0
+"""How long the server may take to end."""
 _RECEIVE_BYTES = 64 * 1024
 _COPIED_BYTES = 64 * 1024
 _TAG_LENGTH = 4
@@ -133,9 +135,9 @@ class KVSClient:
                 break
             except OSError as error:
                 if left == 0:
-                    raise DisconnectedError(f"cannot connect to {self._where}: {error}") from error
-            except ValueError as error:  # a text that no host name can be
-                raise DisconnectedError(f"cannot connect to {self._where}: {error}") from error
+                    raise DisconnectedError(f"cannot connect to {self._where}: {reason(error)}") from error
+            except ValueError as error:
+                raise DisconnectedError(f"cannot connect to {self._where}: that is no host name") from error
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         else:
@@ -178,9 +180,16 @@ class KVSClient:
         self._abandon()
 
     def shutdown(self) -> None:
-        """End the server, and the connection."""
-        self._send(encode_down())
+        """End the server, and the connection; returns when it has ended. Raises KVSError if it goes on."""
+        self.confirm()  # or the end that is asked for could not be told from that of a client that is refused
+        try:
+            self._snapshot(encode_down(), _END_SECONDS)
+        except DisconnectedError:
+            return
+        except TimeoutError:
+            pass
         self._abandon()
+        raise KVSError(f"{self._where} does not shut down")
 
     def detach(self) -> socket.socket:
         """Hand over the socket, connected, blocking, past the handshake, and forget it.
@@ -253,16 +262,27 @@ class KVSClient:
         """Return what is in the store: see `store.Snapshot`. Raises KVSError if the server sends anything else."""
         from disbatch.kvsstcp.dump import decode_snapshot  # noqa: PLC0415 - pickle takes long to import
 
-        self._cancel()
-        self._parser.expect_dump()
-        self._send(encode_dump())
-        _, pickled = self._receive(None)
         try:
-            return decode_snapshot(pickled)
+            return decode_snapshot(self._snapshot())
         except ValueError as error:
             raise KVSError(f"the snapshot of {self._where} cannot be read: {error}") from error
 
+    def confirm(self) -> None:
+        """Return when the server has done all that was asked of it, puts and monitors too, which it does not answer.
+
+        Raises DisconnectedError if it has ended the connection instead, because it does not let this client speak or
+        because something was against its rules.
+        """
+        self._snapshot()  # the one request that is always answered at once and leaves no trace in the store
+
     # Behind the operations
+
+    def _snapshot(self, before: bytes = b"", timeout: float | None = None) -> bytes:
+        """Return the server's answer to a dump, which is asked for behind the request `before`."""
+        self._cancel()
+        self._parser.expect_dump()
+        self._send(before + encode_dump())
+        return self._receive(timeout)[1]
 
     def _get(self, key: str | bytes, timeout: float | None) -> tuple[bytes, bytes]:
         encoded = _key(key)
@@ -332,8 +352,7 @@ class KVSClient:
             connected.settimeout(None)
             connected.sendall(data)
         except OSError as error:
-            self._abandon()
-            raise DisconnectedError(f"lost the connection to {self._where}: {error}") from error
+            raise self._lost(error) from error
         except BaseException:  # interrupted in the middle of a request: nothing sent after it would be understood
             self._abandon()
             raise
@@ -346,21 +365,27 @@ class KVSClient:
             try:
                 connected.settimeout(None if deadline is None else max(0.0, deadline - time.monotonic()))
                 data = connected.recv(_RECEIVE_BYTES)
-            except (TimeoutError, BlockingIOError):
-                raise TimeoutError from None
             except OSError as error:
-                self._abandon()
-                raise DisconnectedError(f"lost the connection to {self._where}: {error}") from error
+                # The kernel's own ETIMEDOUT, of a host that is silent, is a TimeoutError too: it has a number.
+                if isinstance(error, BlockingIOError) or (isinstance(error, TimeoutError) and error.errno is None):
+                    raise TimeoutError from None
+                raise self._lost(error) from error
             if not data:
-                self._abandon()
-                hint = "" if self._secret else f"; it may ask for a secret, see {SECRET_VARIABLE}"
-                raise DisconnectedError(f"{self._where} has ended the connection{hint}")
+                raise self._lost(None)
             try:
                 self._replies += self._parser.feed(data)
             except ProtocolError as error:
                 self._abandon()
                 raise DisconnectedError(f"{self._where} is no key-value store: {error}") from error
         return self._replies.pop(0)
+
+    def _lost(self, error: OSError | None) -> DisconnectedError:
+        """Give the connection up; return what there is to say of its end, which may have come without an error."""
+        self._abandon()
+        if error is not None and not isinstance(error, (BrokenPipeError, ConnectionResetError)):
+            return DisconnectedError(f"lost the connection to {self._where}: {reason(error)}")
+        hint = "" if self._secret else f"; it may ask for a secret, see {SECRET_VARIABLE}"
+        return DisconnectedError(f"{self._where} has ended the connection{hint}")
 
     def _shake_hands(self, secret: bytes) -> None:
         self._parser.max_value = auth.STRANGER_LIMITS.value

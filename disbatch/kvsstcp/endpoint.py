@@ -20,8 +20,13 @@ HOST_VARIABLE, PORT_VARIABLE, SECRET_VARIABLE = "KVSSTCP_HOST", "KVSSTCP_PORT", 
 _SECRET_BYTES = 32
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - to recognise them, not to bind to them
 _MAX_PORT, _PORT_DIGITS = (1 << 16) - 1, 5
-_KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4))
-"""A host that vanished is noticed after 10 s and four probes, 5 s apart."""
+SILENCE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 30_000))
+"""When the kernel gives up a host that says nothing more: after 30 s, whether or not anything is under way to it.
+
+While nothing is, it sends four probes, 5 s apart, after 10 s. As long as something that was sent is not acknowledged
+Linux sends none, and would go on trying for 15 minutes: hence the time-out, in ms. It also ends the connection to a
+program that lives but for so long reads nothing, if more was sent to it than the buffers on the way take.
+"""
 
 
 class KVSError(Exception):
@@ -85,14 +90,19 @@ def new_secret() -> bytes:
 
 
 def tune(connected: socket.socket) -> None:
-    """Send small messages at once, and have the kernel notice a host that vanished. Does nothing to a local socket."""
+    """Send small messages at once, and have the kernel notice a silent host. Does nothing to a local socket."""
     if connected.family not in (socket.AF_INET, socket.AF_INET6):
         return
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE:
+    for name, value in SILENCE:
         if hasattr(socket, name):
             connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def reason(error: OSError) -> str:
+    """Return what the system said, without number and repetition."""
+    return (error.strerror or str(error)).partition(" (while ")[0]
 
 
 def _is_port(digits: str) -> bool:

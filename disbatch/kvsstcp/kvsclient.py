@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from disbatch.kvsstcp.client import KVSClient, KVSError
+from disbatch.kvsstcp.commandline import Parser
+from disbatch.kvsstcp.wire import EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,6 +25,16 @@ __all__ = ["KVSClient", "main"]
 _DESCRIPTION = (
     "Operations on a key-value store, done in the order given. The address comes from KVSSTCP_HOST and KVSSTCP_PORT"
     " if it is not given, the secret from KVSSTCP_SECRET."
+)
+_EPILOG = "K is a key, any text. Values are printed as they are, each with a line end after it."
+DUMP_HELP = (
+    "print how many gets, puts and views were served, and how many of them had to wait (waits); then a line for each"
+    " key: 'K: N waiting' if N clients wait for it, 'K: N held' if it has N values, with the encoding tag of the newest"
+    " and its text, or its length if the tag is not ASTR"
+)
+MONITOR_HELP = (
+    "from now on put a record EVENT:KEY under K of what happens to KEY, or to every key if KEY is empty; EVENTS are the"
+    " letters of what is to be recorded: g get, p put, v view, w wait"
 )
 _MAX_SECONDS = 1e9  # above, the clocks of the system overflow
 
@@ -46,6 +58,11 @@ class _Append(argparse.Action):
         _option_string: str | None = None,
     ) -> None:
         arguments = tuple(values) if isinstance(values, list) else (str(values),)
+        if self.dest == "monitor":
+            try:
+                watched(arguments[1])
+            except argparse.ArgumentTypeError as error:
+                raise argparse.ArgumentError(self, str(error)) from error
         namespace.steps = [*namespace.steps, Step(self.dest, arguments)]
 
 
@@ -53,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if not options.steps:
+    if all(step.operation in ("timeout", "retry") for step in options.steps):
         parser.error("nothing to do: give at least one of -p, -g, -v, -d, -m, -S")
     return report_errors("kvsclient", options.address, options.steps)
 
@@ -103,6 +120,7 @@ def _perform(client: KVSClient, step: Step, timeout: float | None, output: Binar
     if step.operation == "put":
         tag = arguments[2] if len(arguments) > 2 else False  # noqa: PLR2004 - K V TAG
         client.put(arguments[0], arguments[1], tag)
+        client.confirm()
     elif step.operation in ("get", "view"):
         wait = client.get if step.operation == "get" else client.view
         value = wait(arguments[0], False, timeout)
@@ -114,6 +132,7 @@ def _perform(client: KVSClient, step: Step, timeout: float | None, output: Binar
         output.flush()
     elif step.operation == "monitor":
         client.monkey(arguments[0], arguments[1])
+        client.confirm()
     else:
         client.shutdown()
 
@@ -151,23 +170,28 @@ def count(text: str) -> int:
     return int(text)
 
 
+def watched(text: str) -> str:
+    """Check a KEY:EVENTS for argparse."""
+    _, colon, events = text.rpartition(":")
+    if not colon or events.strip(EVENTS.decode()):
+        raise argparse.ArgumentTypeError(f"a key, a colon and any of the letters g, p, v, w are due, not {text!r}")
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kvsclient", description=_DESCRIPTION)
+    parser = Parser(prog="python -m disbatch.kvsstcp.kvsclient", description=_DESCRIPTION, epilog=_EPILOG)
     parser.set_defaults(steps=[])
     parser.add_argument("address", nargs="?", metavar="HOST:PORT", help="of the server")
     add = parser.add_argument
     add("-p", "--put", action=_Append, nargs=2, metavar=("K", "V"), help="put the text V under K")
-    add("-g", "--get", action=_Append, metavar="K", help="take the oldest value of K and print it")
-    add("-v", "--view", action=_Append, metavar="K", help="print the newest value of K")
-    add("-d", "--dump", action=_Append, nargs=0, help="print what is in the store")
-    add("-m", "--monkey", action=_Append, dest="monitor", nargs=2, metavar=("K", "KEY:EVENTS"), help=_MONITOR_HELP)
+    add("-g", "--get", action=_Append, metavar="K", help="take the oldest value of K and print it, waiting for one")
+    add("-v", "--view", action=_Append, metavar="K", help="print the newest value of K, waiting for one")
+    add("-d", "--dump", action=_Append, nargs=0, help=DUMP_HELP)
+    add("-m", "--monkey", action=_Append, dest="monitor", nargs=2, metavar=("K", "KEY:EVENTS"), help=MONITOR_HELP)
     add("-S", "--shutdown", action=_Append, nargs=0, help="end the server")
     add("-T", "--timeout", action=_Append, type=seconds, metavar="SECS", help="how long gets and views after it wait")
     add("-R", "--retry", action=_Append, type=count, metavar="COUNT", help="how many further tries to connect")
     return parser
-
-
-_MONITOR_HELP = "have EVENTS (g get, p put, v view, w wait) of KEY put under K"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
+from disbatch.kvsstcp.commandline import Parser
 from disbatch.kvsstcp.endpoint import (
     HOST_VARIABLE,
     PORT_VARIABLE,
@@ -27,6 +28,7 @@ from disbatch.kvsstcp.endpoint import (
     address_text,
     client_environment,
     new_secret,
+    reason,
 )
 from disbatch.kvsstcp.server import Server
 from disbatch.kvsstcp.thread import KVSServer, KVSServerThread
@@ -46,7 +48,7 @@ _MAX_PORT = (1 << 16) - 1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve as the command line says; returns the exit status: that of the command, if there is one."""
-    parser = argparse.ArgumentParser(prog="kvsstcp", description=DESCRIPTION)
+    parser = Parser(prog="python -m disbatch.kvsstcp.kvsstcp", description=DESCRIPTION)
     add_options(parser)
     return serve(parser.parse_args(arguments))
 
@@ -77,7 +79,7 @@ def serve(options: argparse.Namespace) -> int:
         except OSError as error:
             at = f" at {address_text(options.host, options.port)}"
             what = at if error.filename is None else f": {error.filename}"
-            sys.stderr.write(f"kvsstcp: error: cannot serve{what}: {_reason(error)}\n")
+            sys.stderr.write(f"kvsstcp: error: cannot serve{what}: {reason(error)}\n")
             return 1
         notes = stack.enter_context(_SignalNotes(selector))
         if options.execute is None:
@@ -193,11 +195,6 @@ def _logger(stream: io.FileIO) -> Callable[[str], None]:
             stream.write(line.encode(errors="backslashreplace"))
 
     return log
-
-
-def _reason(error: OSError) -> str:
-    """Return what the system said, without number and repetition."""
-    return (error.strerror or str(error)).partition(" (while ")[0]
 
 
 def _port(text: str) -> int:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from disbatch.kvsstcp import auth
 from disbatch.kvsstcp.complaints import Complaints
-from disbatch.kvsstcp.endpoint import tune
+from disbatch.kvsstcp.endpoint import reason, tune
 from disbatch.kvsstcp.store import Delivery, Store
 from disbatch.kvsstcp.wire import (
     ASTR,
@@ -256,7 +256,7 @@ class Server:
                 # stay in the kernel's queue until a connection ends or the pause is over.
                 self._selector.unregister(self._listening)
                 self._resume_accepting = self._clock() + _ACCEPT_PAUSE_SECONDS
-                self._complaints.say(f"cannot accept connections for now: {error}")
+                self._complaints.say(f"cannot accept connections for now: {reason(error)}")
                 return
             self.adopt(connected, f"{address[0]}:{address[1]}")
 

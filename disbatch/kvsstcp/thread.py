@@ -10,6 +10,7 @@ import selectors
 import socket
 import threading
 import time
+import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,8 @@ class KVSServerThread:
     """Serves from construction to `shutdown()`; as a context manager, to the end of the block.
 
     Binds to `host` and `port` (0: any; OSError if that fails). Clients must prove to know `secret`, a new one if it is
-    None; `authenticate=False` lets anyone in, which is logged. `log(text)` is called in the server's thread.
-    `cinfo` is `(host, port)` as bound.
+    None; `authenticate=False` lets anyone in, which is logged, and warned of where there is no log. `log(text)` is
+    called in the server's thread. `cinfo` is `(host, port)` as bound.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class KVSServerThread:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         log: Callable[[str], None] | None = None,
     ) -> None:
+        if not authenticate and log is None:
+            warnings.warn("this key-value store asks for no secret: anyone who can connect may use it", stacklevel=2)
         self.secret = (secret or new_secret()) if authenticate else None
         self._selector = selectors.DefaultSelector()
         try:

@@ -1,8 +1,9 @@
-"""The key-value store as real processes over loopback: its doors, strangers, slow clients and many of them."""
+"""The key-value store as real processes over loopback: its doors, strangers, slow clients, many clients, a run's."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import stat
@@ -18,9 +19,12 @@ from hypothesis import strategies as st
 
 from disbatch.kvsstcp.client import DisconnectedError, HandshakeError, KVSClient
 from disbatch.kvsstcp.wire import encode_get, encode_put, encode_put_header, encode_view
+from tests.e2e.support import PATIENCE, finish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.e2e.support import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 30
@@ -96,6 +100,67 @@ def test_the_old_client_door_keeps_the_order_given(served: Served) -> None:
     assert done.stderr == "kvsclient: error: no value for 'a' within 0.05 s\n"
 
 
+def test_the_old_client_door_shows_the_store_and_ends_the_server() -> None:
+    serving = Served()
+    steps = "-p a 1 -p a 22 -d -S"
+    done = run("disbatch.kvsstcp.kvsclient", *steps.split(), env=serving.env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "gets 0, puts 2, views 0, waits 0\na: 2 held, newest ASTR 22\n"
+    assert serving.process.wait(SECONDS) == 0
+    serving.process.communicate()
+
+
+def test_the_old_doors_are_modules_to_import_from(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from disbatch.kvsstcp.kvsclient import KVSClient\n"
+        "from disbatch.kvsstcp.kvsstcp import KVSServer, KVSServerThread\n"
+        "server = KVSServerThread('127.0.0.1', 0)\n"
+        "client = KVSClient(*server.cinfo, secret=server.secret)\n"
+        "client.put('k', {'a': 1})\n"
+        "print(client.get('k'), KVSServer is KVSServerThread)\n"
+        "client.shutdown()\n",
+        encoding="ascii",
+    )
+    command = [sys.executable, str(program)]
+    done = subprocess.run(command, env=CLEAN, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (done.stdout, done.stderr) == ("{'a': 1} True\n", "")
+
+
+@pytest.mark.parametrize("secret", [None, "0" * 64], ids=["no secret", "another"])
+@pytest.mark.parametrize(
+    ("door", "steps"),
+    [
+        ("kvsstcp", ("put", "refused", "v")),
+        ("kvsstcp", ("monitor", "refused", ":p")),
+        ("kvsstcp", ("shutdown",)),
+        ("kvsclient", ("-p", "refused", "v")),
+        ("kvsclient", ("-m", "refused", ":p")),
+        ("kvsclient", ("-S",)),
+    ],
+)
+def test_who_is_refused_is_told(served: Served, door: str, steps: tuple[str, ...], secret: str | None) -> None:
+    env = {name: value for name, value in served.env.items() if name != "KVSSTCP_SECRET"}
+    if secret is not None:
+        env["KVSSTCP_SECRET"] = secret
+    done = run("disbatch.kvsstcp" if door == "kvsstcp" else "disbatch.kvsstcp.kvsclient", *steps, env=env)
+    where = "{}:{}".format(*served.address)
+    why = (
+        f"{where} has ended the connection; it may ask for a secret, see KVSSTCP_SECRET"
+        if secret is None
+        else f"{where} refused the handshake: it has another secret, or none"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{door}: error: {why}\n")
+    with served.client() as client:
+        assert b"refused" not in [key for key, *_ in client.dump()[2]]
+
+
+def test_what_is_against_the_rules_is_told(served: Served) -> None:
+    done = run("disbatch.kvsstcp", "put", "k" * 65_537, "v", env=served.env)
+    where = "{}:{}".format(*served.address)
+    assert (done.returncode, done.stderr) == (1, f"kvsstcp: error: {where} has ended the connection\n")
+
+
 def test_a_command_is_served_and_ended_with(tmp_path: Path) -> None:
     address_file, log_file = tmp_path / "address", tmp_path / "log"
     script = f"{sys.executable} -m disbatch.kvsstcp put k v && {sys.executable} -m disbatch.kvsstcp get k; exit 7"
@@ -107,6 +172,16 @@ def test_a_command_is_served_and_ended_with(tmp_path: Path) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, int(port)))
     assert log_file.read_text() == ""
+
+
+def test_what_the_server_has_to_say_goes_into_its_log(tmp_path: Path) -> None:
+    log_file = tmp_path / "log"
+    script = f"{sys.executable} -m disbatch.kvsstcp put {'k' * 65_537} v 2> {tmp_path}/refused"
+    done = run("disbatch.kvsstcp.kvsstcp", "--insecure", "-e", script, "-l", str(log_file))
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+    warning, complaint = log_file.read_text().splitlines()
+    assert "asks for no secret: anyone may use it" in warning
+    assert "a key of 65537 bytes is over the limit of 65536" in complaint
 
 
 def test_the_secret_goes_into_a_file_of_its_owner_alone(tmp_path: Path) -> None:
@@ -135,8 +210,10 @@ def test_shutdown_by_hand() -> None:
     [
         (("get", "k"), "KVSSTCP_HOST and KVSSTCP_PORT are not set"),
         (("get", "k", "-s", "nowhere"), "not the HOST:PORT of a key-value store: 'nowhere'"),
-        (("get", "k", "-s", "127.0.0.1:1"), "cannot connect to 127.0.0.1:1: "),
+        (("get", "k", "-s", "127.0.0.1:1"), "cannot connect to 127.0.0.1:1: Connection refused"),
         (("get", "k", "-T", "soon"), "a number of seconds is due, not 'soon'"),
+        (("monitor", "m", "k:x"), "a key, a colon and any of the letters g, p, v, w are due, not 'k:x'"),
+        (("put", "k"), "the following arguments are required: V"),
         (("put", "k", "v", "-t", "TAGGED"), "a tag has 4 characters, not 'TAGGED'"),
         (("serve", "-p", "70000"), "a port is a number from 0 to 65535, not '70000'"),
         (("serve", "-H", "192.0.2.1"), "cannot serve at 192.0.2.1:0: "),
@@ -146,8 +223,21 @@ def test_shutdown_by_hand() -> None:
 def test_a_mistake_is_one_line(arguments: tuple[str, ...], complaint: str) -> None:
     done = run("disbatch.kvsstcp", *arguments)
     assert done.returncode in (1, 2)
-    assert complaint in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    [line] = done.stderr.splitlines()
+    assert line.startswith("kvsstcp: error: ")
+    assert complaint in line
+
+
+def test_help_says_what_is_meant() -> None:
+    for operation, words in (
+        ("put", ("K", "V", "TAG", "ASTR")),
+        ("monitor", ("KEY:EVENTS", "g get, p put, v view, w wait")),
+        ("dump", ("waits", "waiting", "held")),
+    ):
+        text = " ".join(run("disbatch.kvsstcp", operation, "-h").stdout.split())
+        assert not [word for word in words if word not in text]
+    text = " ".join(run("disbatch.kvsstcp.kvsclient", "-h").stdout.split())
+    assert not [word for word in ("K is a key", "g get, p put", "waits", "held") if word not in text]
 
 
 def test_strangers_get_nothing(served: Served) -> None:
@@ -236,3 +326,41 @@ def test_a_client_in_raw_bytes_as_any_language_may_write_it(insecure: Served) ->
         while len(received) < 19:
             received += plain.recv(100)
     assert received == b"ASTR         5value"
+
+
+# The store of a run
+
+
+def test_a_barrier_s_key_is_in_the_store_of_the_run(work: Workplace) -> None:
+    kvsstcp = shlex.join([sys.executable, "-m", "disbatch.kvsstcp"])
+    look = f'eval "$(grep KVSSTCP_SECRET= run_dbUtil.sh)"; there="-s $(cat run_kvsinfo.txt)"; {kvsstcp}'
+    tasks = work.write(
+        "tasks",
+        "true",
+        "#DISBATCH BARRIER CHECK passed by",
+        f"{look} dump $there > dump && {kvsstcp} get 'passed by' $there > got",
+    )
+    done = work.run("-s", "localhost:1", "-p", "run", "-e", tasks.name)
+    assert done.returncode == 0, done.stderr
+    assert "passed by: 1 held, newest ASTR 1\n" in work.text("dump")
+    assert work.text("got") == "1\n"
+
+
+def test_a_run_does_not_shut_down_its_store_and_says_so(work: Workplace) -> None:
+    kvsstcp = shlex.join([sys.executable, "-m", "disbatch.kvsstcp"])
+    tasks = work.write("tasks", f"{kvsstcp} shutdown -s $(cat run_kvsinfo.txt) 2> said; echo $? > status", "true")
+    done = work.run("-s", "localhost:1", "-p", "run", "--insecure-kvs", tasks.name)
+    assert done.returncode == 0, done.stderr
+    assert work.text("status") == "1\n"
+    assert work.text("said").endswith(" does not shut down\n")
+
+
+def test_an_open_store_lets_in_those_whom_the_script_adds(work: Workplace) -> None:
+    wait = "touch begun.$DISBATCH_TASKID; until [ -e go ]; do sleep 0.02; done"
+    process = work.start("-s", "localhost:1", "-p", "run", "--insecure-kvs", work.write("tasks", wait, wait).name)
+    work.await_file("begun.0")
+    added = work.start("-s", "localhost:1", program=[work.directory / "run_dbUtil.sh"])
+    work.await_file("begun.1")
+    work.write("go")
+    assert finish(process, timeout=PATIENCE).returncode == 0
+    assert finish(added, timeout=PATIENCE) == (0, "", "")

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from tests.e2e.support import AFTER_KILL, DISBATCH, PATIENCE, Finished, eventual
 from tests.hosts import Hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tests.e2e.support import Workplace
@@ -41,10 +42,16 @@ def await_silence(hosts: Hosts, seconds: float = AFTER_KILL) -> None:
         eventually(lambda host=host: not host.processes(), f"silence on {host.name}", seconds)  # type: ignore[misc]
 
 
-def start(host: Host, work: Workplace, *arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
+def start(
+    host: Host,
+    work: Workplace,
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    program: Sequence[str] = DISBATCH,
+) -> subprocess.Popen[str]:
     """Start disbatch on a host."""
     return host.popen(
-        [*DISBATCH, *arguments],
+        [*program, *arguments],
         env=work.environment,
         cwd=cwd or work.directory,
         stdout=subprocess.PIPE,
@@ -293,6 +300,30 @@ def test_no_argument_list_on_any_host_holds_the_secret(hosts: Hosts, work: Workp
     process.terminate()
     end(process)
     assert not [path for path in work.directory.glob("*log*") if secret.encode() in path.read_bytes()]
+
+
+IMPATIENT_PROGRAM = """
+import sys
+from disbatch.cli import main
+from disbatch.kvsstcp import endpoint
+endpoint.SILENCE = (("TCP_USER_TIMEOUT", 1000),)
+sys.exit(main())
+"""
+IMPATIENT = (sys.executable, "-c", IMPATIENT_PROGRAM)
+"""disbatch with a driver that gives up a host after 1 s, not 30 s, that does not acknowledge what it is sent."""
+
+
+def test_an_idle_host_that_is_cut_off_does_not_keep_the_run_from_ending(hosts: Hosts, work: Workplace) -> None:
+    meet = "touch begun.$(hostname); until [ -e begun.h1 -a -e begun.h2 ]; do sleep 0.02; done"
+    task = f"{meet}; [ $(hostname) = h1 ] || until [ -e go ]; do sleep 0.02; done"
+    process = start(hosts["login"], work, "-s", "h1:1,h2:1", work.write("tasks", task, task).name, program=IMPATIENT)
+    eventually(lambda: [line.node for line in work.status()] == ["h1"], "the end of the task on h1")
+    hosts["h1"].cut()
+    work.write("go")
+    done = end(process)
+    assert done.returncode == 0, done.stderr
+    assert [line.node for line in work.status()] == ["h1", "h2"]
+    hosts["h1"].reset()  # its engine goes on for 30 s, its sshd for longer
 
 
 def test_a_host_without_power_does_not_hold_up_who_is_in_a_hurry(work: Workplace, tmp_path: Path) -> None:

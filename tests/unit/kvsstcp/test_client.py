@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disbatch.kvsstcp import KVSClient, KVSServer, KVSServerThread
+from disbatch.kvsstcp import client as client_module
 from disbatch.kvsstcp.client import DisconnectedError, HandshakeError, PickleRefusedError
 from disbatch.kvsstcp.endpoint import KVSError
 from disbatch.kvsstcp.wire import ReplyParser, encode_dump_reply, encode_get, encode_put, encode_reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+PATIENCE = 30.0
+"""Seconds until something that is due at once counts as not coming."""
 
 
 @pytest.fixture
@@ -75,13 +79,40 @@ def test_a_client_without_the_secret_is_told(server: KVSServerThread) -> None:
         KVSClient(server.cinfo, secret=b"").dump()
 
 
+@pytest.mark.parametrize("size", [1, 24 << 20])
+def test_a_client_without_the_secret_learns_that_nothing_was_put(server: KVSServerThread, size: int) -> None:
+    with pytest.raises(DisconnectedError, match="may ask for a secret, see KVSSTCP_SECRET"):
+        put_and_confirm(KVSClient(server.cinfo, secret=b""), "k", size)
+
+
+def test_a_put_that_is_against_the_rules_is_not_confirmed(client: KVSClient) -> None:
+    with pytest.raises(DisconnectedError, match=r"has ended the connection$"):
+        put_and_confirm(client, "k" * 65_537, 1)
+
+
+def put_and_confirm(client: KVSClient, key: str, size: int) -> None:
+    client.put(key, b"x" * size, False)
+    client.confirm()
+
+
+def test_what_is_confirmed_is_done_and_leaves_no_trace(client: KVSClient) -> None:
+    client.monkey("m", ":gpvw")
+    client.put("k", "1", False)
+    with client.clone() as other:
+        client.confirm()
+        assert other.dump() == ([0, 1, 0, 0], [], [(b"k", 1, (b"ASTR", b"1")), (b"m", 1, (b"ASTR", b"p:k"))])
+
+
 def test_a_client_with_another_secret_is_told(server: KVSServerThread) -> None:
     with pytest.raises(HandshakeError, match="another secret, or none"):
         KVSClient(server.cinfo, secret="6" * 64)
 
 
 def test_a_client_with_a_secret_does_not_speak_to_a_server_without() -> None:
-    with KVSServerThread(authenticate=False) as open_server, pytest.raises(HandshakeError, match="another secret, or"):
+    with (
+        KVSServerThread(authenticate=False, log=list[str]().append) as open_server,
+        pytest.raises(HandshakeError, match="another secret, or"),
+    ):
         KVSClient(open_server.cinfo, secret="6" * 64)
 
 
@@ -109,13 +140,13 @@ def test_a_silent_server_is_given_up() -> None:
 def test_no_server_at_all_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = listening.getsockname()
-    with pytest.raises(DisconnectedError, match=f"cannot connect to 127.0.0.1:{address[1]}: "):
+    with pytest.raises(DisconnectedError, match=f"cannot connect to 127.0.0.1:{address[1]}: Connection refused$"):
         KVSClient(*address)
 
 
 @pytest.mark.parametrize("host", [".x", "x" * 64, "\udcff"])
 def test_a_text_that_no_host_name_can_be_is_one_line(host: str) -> None:
-    with pytest.raises(DisconnectedError, match=f"cannot connect to {host}:7: "):
+    with pytest.raises(DisconnectedError, match=f"cannot connect to {host}:7: that is no host name$"):
         KVSClient(host, 7, retry=9)
 
 
@@ -129,7 +160,7 @@ def test_an_ipv6_address_in_a_complaint_can_be_used_again(monkeypatch: pytest.Mo
 
 
 def test_pickles_of_an_unproved_server_are_refused_and_not_lost() -> None:
-    with KVSServerThread(authenticate=False) as open_server:
+    with KVSServerThread(authenticate=False, log=list[str]().append) as open_server:
         KVSClient(open_server.cinfo, secret="").put("k", 1)
         with pytest.raises(PickleRefusedError, match="allow_pickle=True") as refused:
             KVSClient(open_server.cinfo, secret="").get("k")
@@ -196,6 +227,61 @@ def test_waiting_clients_get_an_error_when_the_server_ends(server: KVSServerThre
         client.get("k")
     with pytest.raises(DisconnectedError, match="not connected"):
         client.put("k", "v")
+
+
+def test_a_client_that_may_not_speak_cannot_end_the_server(server: KVSServerThread, client: KVSClient) -> None:
+    with pytest.raises(DisconnectedError, match="may ask for a secret"):
+        KVSClient(server.cinfo, secret=b"").shutdown()
+    client.confirm()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_server_that_goes_on_is_told_of(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+    monkeypatch.setattr(client_module, "_END_SECONDS", PATIENCE if answers else 0.0)
+
+    def go_on() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            for asked in (b"dump", b"downdump") if answers else (b"dump",):
+                received = b""
+                while received != asked:
+                    received += connection.recv(100)
+                connection.sendall(encode_dump_reply(b"snapshot"))
+            while connection.recv(100):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        connected = KVSClient(listening.getsockname(), secret="")
+        with pytest.raises(KVSError, match=r"does not shut down$"):
+            connected.shutdown()
+        thread.join()
+    with pytest.raises(DisconnectedError, match="not connected"):
+        connected.confirm()
+
+
+class _Silent:
+    """The socket of a connection to a host that the kernel has given up."""
+
+    def settimeout(self, _seconds: float | None) -> None:
+        pass
+
+    def sendall(self, _data: bytes) -> None:
+        pass
+
+    def recv(self, _size: int) -> bytes:
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_host_that_was_given_up_is_no_value_that_is_late(client: KVSClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.close()
+    monkeypatch.setattr(client, "_socket", _Silent())
+    with pytest.raises(DisconnectedError, match=r"lost the connection to 127\.0\.0\.1:\d+: Connection timed out$"):
+        client.get("k", timeout=PATIENCE)
 
 
 def test_a_closed_client_can_connect_again(client: KVSClient) -> None:

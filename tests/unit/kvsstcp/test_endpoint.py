@@ -16,6 +16,7 @@ from disbatch.kvsstcp.endpoint import (
     client_environment,
     new_secret,
     parse_address,
+    reason,
     tune,
 )
 
@@ -174,6 +175,25 @@ def test_a_name_that_leads_nowhere_is_not_given_to_clients(failure: Exception, m
     assert client_environment(("0.0.0.0", 7), None, {})["KVSSTCP_HOST"] == "127.0.0.1"
 
 
+# What went wrong
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (TimeoutError("timed out"), "timed out"),
+        (
+            OSError(98, "Address already in use (while attempting to bind on address ('h', 1))"),
+            "Address already in use",
+        ),
+    ],
+)
+def test_a_reason_is_words_without_a_number(error: OSError, text: str) -> None:
+    assert reason(error) == text
+
+
 # Secrets and sockets
 
 
@@ -186,7 +206,7 @@ def test_a_secret_is_256_random_bits_in_hex() -> None:
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_connections_send_at_once_and_notice_a_host_that_vanished(family: socket.AddressFamily) -> None:
+def test_connections_send_at_once_and_notice_a_silent_host_after_30_s(family: socket.AddressFamily) -> None:
     try:
         connected = socket.socket(family)
     except OSError:
@@ -199,6 +219,7 @@ def test_connections_send_at_once_and_notice_a_host_that_vanished(family: socket
         interval = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
         count = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
         assert idle + interval * count == 30
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
 def test_a_local_socket_is_left_as_it_is() -> None:

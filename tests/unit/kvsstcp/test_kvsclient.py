@@ -18,6 +18,7 @@ from disbatch.kvsstcp import client, kvsclient
 from disbatch.kvsstcp.client import DisconnectedError
 from disbatch.kvsstcp.kvsclient import Step, describe, perform
 from disbatch.kvsstcp.store import Store
+from disbatch.kvsstcp.wire import Limits, ProtocolError, RequestParser, encode_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,11 +29,15 @@ Call = tuple[object, ...]
 
 
 class Client:
-    """Stands for the client: `calls` are what it was asked for, `values` what it answers with, in order."""
+    """Stands for the client: `calls` are what it was asked for, `values` what it answers with, in order.
+
+    `failure` keeps it from connecting, `refusal` is what a server has against what it was asked for.
+    """
 
     calls: ClassVar[list[Call]]
     values: ClassVar[list[bytes | BaseException]]
     failure: ClassVar[Exception | None]
+    refusal: ClassVar[Exception | None]
 
     def __init__(self, address: str | None, *, retry: int) -> None:
         self.calls.append(("connect", address, retry))
@@ -62,6 +67,11 @@ class Client:
     def monkey(self, mkey: bytes, value: bytes) -> None:
         self.calls.append(("monitor", mkey, value))
 
+    def confirm(self) -> None:
+        self.calls.append(("confirm",))
+        if self.refusal is not None:
+            raise self.refusal
+
     def shutdown(self) -> None:
         self.calls.append(("shutdown",))
 
@@ -71,7 +81,7 @@ class Client:
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[Client]:
-    kind = type("ThisClient", (Client,), {"calls": [], "values": [], "failure": None})
+    kind = type("ThisClient", (Client,), {"calls": [], "values": [], "failure": None, "refusal": None})
     monkeypatch.setattr(kvsclient, "KVSClient", kind)
     return kind
 
@@ -91,9 +101,11 @@ def test_options_are_done_in_the_order_given(stand_in: type[Client], capfdbinary
     assert stand_in.calls == [
         ("connect", "h:1", 0),
         ("put", b"a", b"1", False),
+        ("confirm",),
         ("view", b"a", False, None),
         ("get", b"a", False, None),
         ("monitor", b"mm", b"a:gp"),
+        ("confirm",),
         ("dump",),
         ("get", b"b", False, None),
         ("shutdown",),
@@ -109,8 +121,10 @@ def test_long_options_mean_the_same(stand_in: type[Client]) -> None:
     assert stand_in.calls == [
         ("connect", None, 3),
         ("put", b"a", b"1", False),
+        ("confirm",),
         ("view", b"a", False, 2.0),
         ("monitor", b"mm", b"a:"),
+        ("confirm",),
         ("dump",),
         ("shutdown",),
         ("close",),
@@ -128,9 +142,10 @@ def test_a_time_out_is_for_what_comes_after_it(stand_in: type[Client]) -> None:
     assert stand_in.calls[1:-1] == [("get", b"a", False, None), ("get", b"b", False, 0.5), ("view", b"c", False, 0.0)]
 
 
-def test_nothing_to_do_is_a_mistake(stand_in: type[Client], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("options", ["h:1", "h:1 -T 5", "-R 2 -T 5"])
+def test_nothing_to_do_is_a_mistake(options: str, stand_in: type[Client], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        kvsclient.main(["h:1"])
+        kvsclient.main(options.split())
     assert ended.value.code == 2
     assert "nothing to do: give at least one of -p, -g, -v, -d, -m, -S" in capsys.readouterr().err
     assert not stand_in.calls
@@ -211,6 +226,27 @@ def test_a_failure_to_connect_is_one_line_of_the_program_that_was_called(
     stand_in.failure = DisconnectedError("cannot connect to h:1: Connection refused")
     assert kvsclient.report_errors("kvsstcp", "h:1", [Step("dump")]) == 1
     assert capfd.readouterr() == ("", "kvsstcp: error: cannot connect to h:1: Connection refused\n")
+
+
+@pytest.mark.parametrize("options", ["-p k v", "-m mm k:g"])
+def test_what_the_server_refuses_is_one_line(
+    options: str, stand_in: type[Client], capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_in.refusal = DisconnectedError("h:1 has ended the connection")
+    assert kvsclient.main(["h:1", *options.split(), "-d"]) == 1
+    assert capfd.readouterr() == ("", "kvsclient: error: h:1 has ended the connection\n")
+    assert ("dump",) not in stand_in.calls
+
+
+def test_events_that_there_are_not_are_a_mistake_before_anything_is_done(
+    stand_in: type[Client], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        kvsclient.main(["h:1", "-p", "k", "v", "-m", "mm", "k:x"])
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "argument -m/--monkey: a key, a colon and any of the letters g, p, v, w are due, not 'k:x'" in line
+    assert not stand_in.calls
 
 
 def test_an_interrupt_ends_it_in_silence(stand_in: type[Client], capfd: pytest.CaptureFixture[str]) -> None:
@@ -322,6 +358,25 @@ def test_a_count_of_tries_is_a_number(text: str, read: int) -> None:
 def test_what_is_no_count_is_named(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=f"a number from 0 on is due, not '{text}'"):
         kvsclient.count(text)
+
+
+@pytest.mark.parametrize("text", ["k:g", ":gpvw", "k:", "a:b:pp", ":"])
+def test_what_is_watched_is_a_key_and_events(text: str) -> None:
+    assert kvsclient.watched(text) == text
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text("gpvw:x \n", max_size=6))
+def test_what_the_server_would_not_watch_is_refused(text: str) -> None:
+    parser = RequestParser(Limits())
+    try:
+        kvsclient.watched(text)
+    except argparse.ArgumentTypeError as error:
+        assert str(error).isprintable()  # noqa: PT017 - that it raises nothing else is the other half
+        with pytest.raises(ProtocolError):
+            list(parser.feed(encode_monitor(b"m", text.encode())))
+    else:
+        assert list(parser.feed(encode_monitor(b"m", text.encode())))
 
 
 @given(st.text(max_size=8))

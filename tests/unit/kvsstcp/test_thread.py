@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -82,6 +83,27 @@ def test_a_server_without_a_secret_lets_anyone_in_and_says_so() -> None:
     assert len(lines) == 1
 
 
+def test_where_there_is_no_log_a_server_without_a_secret_warns_who_starts_it() -> None:
+    with pytest.warns(UserWarning, match="asks for no secret: anyone who can connect may use it") as warned:
+        KVSServerThread(authenticate=False).shutdown()
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_a_warning_that_is_an_error_leaves_no_server() -> None:
+    before = threading.active_count(), set(os.listdir("/proc/self/fd"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="asks for no secret"):
+            KVSServerThread(authenticate=False)
+    assert (threading.active_count(), set(os.listdir("/proc/self/fd"))) == before
+
+
+def test_a_server_with_a_secret_warns_of_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        KVSServerThread().shutdown()
+
+
 def test_its_environment_leads_clients_to_it(server: KVSServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.secret is not None
     before = {"HOME": "/"}
@@ -109,7 +131,7 @@ def test_its_environment_is_this_process_s_own_if_none_is_given(
 
 
 def test_an_environment_without_a_secret_does_not_keep_another_s() -> None:
-    with KVSServerThread(authenticate=False) as server:
+    with KVSServerThread(authenticate=False, log=list[str]().append) as server:
         assert "KVSSTCP_SECRET" not in server.env({"KVSSTCP_SECRET": "of another"})
 
 

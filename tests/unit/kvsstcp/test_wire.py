@@ -152,6 +152,13 @@ def test_too_large_a_value_is_refused_at_its_header() -> None:
     assert parse([encode_get(b"long")[:14]], limits) == ([], "a key of 4 bytes is over the limit of 3")
 
 
+def test_a_key_of_64_kib_and_a_value_of_1_gib_are_the_most_by_default() -> None:
+    largest = encode_put_header(b"k" * 65_536, ASTR, 1_073_741_824)
+    assert parse([largest]) == ([], "partial")
+    assert parse([largest[:-1] + b"5"]) == ([], "a value of 1073741825 bytes is over the limit of 1073741824")
+    assert parse([encode_get(b"k" * 65_537)]) == ([], "a key of 65537 bytes is over the limit of 65536")
+
+
 def test_limits_can_change_between_two_requests_of_one_piece() -> None:
     parser = RequestParser(Limits(key=3, value=3))
     found = parser.feed(encode_get(b"key") + encode_get(b"longer"))
