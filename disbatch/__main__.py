@@ -3,10 +3,12 @@
 import sys
 
 if __package__ in (None, ""):
-    # Started by path: Python has put this folder first, where `tasks.py` and the like would be modules of everybody's.
     import os.path
 
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    # Started by path: Python has put this folder first, where `tasks.py` and the like would be modules of everybody's.
+    # Where it was told not to (-P, PYTHONSAFEPATH, and -I of every version), the first entry is the user's.
+    replaced = 0 if getattr(sys.flags, "safe_path", sys.flags.isolated) else 1
+    sys.path[:replaced] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
 
 from disbatch.cli import main
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
+from disbatch import __version__
 from disbatch.errors import DisbatchError, ExitStatus
-from disbatch.options import CONTEXT_ROLE, ENGINE_ROLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,19 +41,36 @@ def _forget_unwritten() -> None:
 
 
 def _play(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        # One of the options; asked for alone it does not wait for them to be imported.
+        print(__version__)
+        return ExitStatus.OK
+    from disbatch import options  # noqa: PLC0415
+
     # Each role's modules are imported for that role alone: an engine starts in the time of what it needs.
     role = arguments[0] if arguments else ""
-    if role == ENGINE_ROLE:
+    if role == options.ENGINE_ROLE:
         from disbatch.engine import process as engine  # noqa: PLC0415
 
         return engine.main(arguments[1:])
-    if role == CONTEXT_ROLE:
+    if role == options.CONTEXT_ROLE:
         from disbatch.contexts import process as context  # noqa: PLC0415
 
         return context.main(arguments[1:], program="dbUtil.sh")
-    from disbatch.driver import process as driver  # noqa: PLC0415
+    program = _program()
+    asked = options.parse_driver(arguments, " ".join(program))
+    _check_directory()
+    from disbatch.driver import process as driver  # noqa: PLC0415 - mistakes and --help do not wait for it either
 
-    return driver.main(arguments, _program())
+    return driver.main(asked, partial(options.resume_command, program, arguments))
+
+
+def _check_directory() -> None:
+    """Raise `DisbatchError` if the directory is gone in which tasks would run, and which relative paths begin at."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise DisbatchError("the working directory is gone", "change to one that is there") from error
 
 
 def _program() -> tuple[str, ...]:

@@ -47,7 +47,10 @@ def open_log(path: str, level: str) -> logging.Logger:
     try:
         handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise DisbatchError(f"cannot write the log {path}: {error.strerror}", "check the directory's rights") from error
+        raise DisbatchError(
+            f"cannot write the log {path}: {error.strerror}",
+            "it must be a file, in a directory that exists and can be written to",
+        ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(level)

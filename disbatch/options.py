@@ -138,12 +138,22 @@ def _one_line(text: str) -> str:
     return text
 
 
+def _path(text: str) -> str:
+    if not text:
+        raise ValueError("it must not be empty")
+    return text
+
+
 @dataclass(frozen=True)  # no slots: a role that joins two of these classes could not have them
 class ContextOptions:
     """What a user may ask of a context; the driver hands its own on to each context that is not told otherwise."""
 
     cpus_per_task: float | None = _option(
-        "-c", "--cpusPerTask", metavar="N", convert=_cores, help="cores per task; may be fractional (default: 1)"
+        "-c",
+        "--cpusPerTask",
+        metavar="N",
+        convert=_cores,
+        help="cores per task; may be fractional (default: 1; for hosts that are added later, what disbatch was given)",
     )
     label: str | None = _option(
         "-l", "--label", metavar="NAME", convert=_one_line, help="label of this context (default: SSH<rank>)"
@@ -155,10 +165,15 @@ class ContextOptions:
         convert=ssh_nodes,
         many=True,
         help="run on N cores of HOST: localhost and this machine directly, others through ssh; may be given several "
-        f"times, and as a comma-separated list (the same as {SSH_NODES_VARIABLE} in the environment)",
+        f"times, and as a comma-separated list; needed unless {SSH_NODES_VARIABLE} in the environment is such a list",
     )
     tasks_per_node: int | None = _option(
-        "-t", "--tasksPerNode", metavar="N", convert=_at_least_one, help="run at most N tasks at once on a node"
+        "-t",
+        "--tasksPerNode",
+        metavar="N",
+        convert=_at_least_one,
+        help="run at most N tasks at once on a node (default: what its cores allow; for hosts that are added later, "
+        "what disbatch was given)",
     )
     environment_resources: tuple[str, ...] = _option(
         "-E", "--env-resource", metavar="VAR", convert=_one_line, many=True, hidden=True, help=""
@@ -192,14 +207,21 @@ class DriverOptions(ContextOptions):
         default=False,
         help="let anyone who can connect to the key-value store use it: whoever can, can run commands as you",
     )
-    log_file: str | None = _option("--logfile", metavar="FILE", help="the driver's log (default: <prefix>_driver.log)")
+    log_file: str | None = _option(
+        "--logfile", metavar="FILE", convert=_path, help="the driver's log (default: <prefix>_driver.log)"
+    )
     log_level: str = _option(
-        "--loglevel", default="INFO", choices=LOG_LEVELS, help="how much goes into the logs (default: INFO)"
+        "--loglevel",
+        default="INFO",
+        convert=str.upper,
+        choices=LOG_LEVELS,
+        help="how much goes into the logs (default: INFO)",
     )
     prefix: str = _option(
         "-p",
         "--prefix",
         metavar="PATH",
+        convert=_path,
         default=".",
         help="where the run's files go: a directory, or a path whose last component begins their names (default: .)",
     )
@@ -230,7 +252,9 @@ class JoinOptions:
 
     run: str = _option("--run", metavar="UNIQUE_ID", default="", help="", hidden=True)
     kvs: Address = _option("--kvs", metavar="HOST:PORT", convert=address, default=Address("", 0), help="", hidden=True)
-    log_level: str = _option("--loglevel", default="INFO", choices=LOG_LEVELS, help="how much goes into the log")
+    log_level: str = _option(
+        "--loglevel", default="INFO", convert=str.upper, choices=LOG_LEVELS, help="how much goes into the log"
+    )
 
 
 @dataclass(frozen=True)
@@ -276,7 +300,8 @@ def _flag_order(declared: Any) -> str:  # noqa: ANN401 - a dataclasses.Field of 
 
 def _add_argument(target: argparse.ArgumentParser, name: str, default: object, declared: dict[str, Any]) -> None:
     if not declared["flags"]:
-        target.add_argument(name, metavar=declared["metavar"], help=declared["help"])
+        # That it is there is for `parse` to see to: argparse would not tell of an unknown option before it has come.
+        target.add_argument(name, metavar=declared["metavar"], help=declared["help"]).required = False
         return
     arguments: dict[str, Any] = {"dest": name, "default": default, "help": declared["help"]}
     if default is False:
@@ -302,7 +327,11 @@ def _argument_type(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def parse(options: type[_Options], arguments: Sequence[str], *, program: str, description: str) -> _Options:
     """Options of a role from its arguments; raises `UsageError` with one line on a user's mistake."""
-    namespace = vars(parser(options, program, description).parse_args(arguments))
+    reader = parser(options, program, description)
+    namespace = vars(reader.parse_args(arguments))
+    for declared in fields(options):
+        if not declared.metadata["flags"] and namespace[declared.name] is None:
+            reader.error(f"the following arguments are required: {declared.metadata['metavar']}")
     values: dict[str, Any] = {
         declared.name: tuple(namespace[declared.name] or ()) if declared.metadata["many"] else namespace[declared.name]
         for declared in fields(options)
@@ -334,6 +363,14 @@ def _as_text(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(f"{node.host}:{node.cores}" for node in value)
     return str(value)
+
+
+def parse_driver(arguments: Sequence[str], program: str) -> DriverOptions:
+    """Options of a driver that fit together; raises `UsageError` with one line on a user's mistake."""
+    description = "Run a file of tasks, one bash command a line, over the cores of this machine and of other hosts."
+    options = parse(DriverOptions, arguments, program=program, description=description)
+    check_driver(options)
+    return options
 
 
 def check_driver(options: DriverOptions) -> None:

@@ -236,7 +236,7 @@ def read_into(resume: Resume, name: str, lines: Iterable[bytes], file_number: in
                 raise StatusFileError(message, "remove the line to have its task run again") from None
         found = True
         place += len(line)
-    return []
+    return [] if found else [f"{name} is empty: nothing is skipped because of it"]
 
 
 def lines_to_keep(resume: Resume, lines: Iterable[bytes], file_number: int, *, retry: bool) -> Iterator[bytes]:
@@ -295,23 +295,23 @@ def judge(task: Task, old_line: bytes, *, retry: bool, by_id_alone: bool) -> Dec
 
 
 def _mismatch(task: Task, record: Record) -> str:
-    """Say where a task and the record of its id differ, empty if they do not."""
+    """Say where a task and the record of its id differ, with both commands in any case; empty if they do not."""
+    command = _command_field(task.command)
+    if (task.stream_index, task.repeat_index, command) == (record.stream_index, record.repeat_index, record.command):
+        return ""
     differences = []
     if task.stream_index != record.stream_index:
         differences.append(f"line {task.stream_index}, recorded as line {record.stream_index}")
     if task.repeat_index != record.repeat_index:
         differences.append(f"repeat index {task.repeat_index}, recorded as {record.repeat_index}")
-    command = _command_field(task.command)
-    if command != record.command:
-        new, old = _quoted_apart(command, record.command)
-        differences.append(f"command {new}, recorded as {old}")
-    return "; ".join(differences)
+    new, old = _quoted_apart(command, record.command)
+    return "; ".join([*differences, f"command {new}, recorded as {old}"])
 
 
 def _quoted_apart(new: bytes, old: bytes, limit: int = 120, lead: int = 30) -> tuple[str, str]:
     """Quote two texts so that their first difference shows, however long they are."""
     pairs = zip(new, old, strict=False)
     same = next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(new), len(old)))
-    begin = 0 if max(len(new), len(old)) <= limit else max(0, same - lead)
+    begin = 0 if new == old or max(len(new), len(old)) <= limit else max(0, same - lead)
     dots = "..." if begin else ""
     return dots + quoted(new[begin:], limit), dots + quoted(old[begin:], limit)

@@ -14,10 +14,14 @@ from typing import TypeAlias
 from disbatch.errors import quoted
 from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Phase, Task
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _MARK = b"#DISBATCH"
 _AFFIX = re.compile(rb"#DISBATCH ((?i:PREFIX|SUFFIX))(?: (.*))?")
+# A command begins at its first word, which is not `start` or `step`: those are meant for what stands before it.
 _REPEAT = re.compile(
-    rb"#DISBATCH (?i:REPEAT)[ \t]+(\d+)(?:[ \t]+(?i:start)[ \t]+(\d+))?(?:[ \t]+(?i:step)[ \t]+(\d+))?(?:[ \t]+(.*))?"
+    rb"#DISBATCH (?i:REPEAT)[ \t]+(\d+)(?:[ \t]+(?i:start)[ \t]+(\d+))?(?:[ \t]+(?i:step)[ \t]+(\d+))?"
+    rb"(?:[ \t]+(?![ \t]|(?i:start|step)(?![^ \t]))(.*))?"
 )
 _BARRIER = re.compile(rb"#DISBATCH BARRIER([ \t]+CHECK(?![^ \t]))?(?:[ \t](.*))?")
 _PER_ENGINE = re.compile(rb"#DISBATCH (?i:PERENGINE)[ \t]+((?i:START|STOP))[ \t]+(\S.*)")
@@ -150,12 +154,22 @@ class TaskParser:
                 if item is not None:
                     items.append(item)
             elif self._blocks:
-                self._lines.extend(_split(self._blocks.popleft()))
-                if self._submissions:
-                    self._stream_index += 1
+                items += self._open(self._blocks.popleft())
             else:
                 break
         return items
+
+    def _open(self, block: bytes) -> list[Item]:
+        """Split a block into lines; return a complaint where the very beginning says that these are not lines."""
+        if self._submissions:
+            self._stream_index += 1
+        elif not self._stream_index:
+            if block.startswith(_UTF_16_MARKS):
+                self._stream_index = 1
+                return [self._stop("line 1: the task list is in UTF-16, so nothing of it is run; save it as UTF-8")]
+            block = block.removeprefix(_BYTE_ORDER_MARK)
+        self._lines.extend(_split(block))
+        return []
 
     def _task(self, line: bytes) -> Task:
         task_id = self._next_id
@@ -211,28 +225,35 @@ class TaskParser:
 
     def _per_engine_task(self, match: re.Match[bytes], line: bytes) -> PerEngineTask | Complaint:
         if self._next_id > self._barriers:
-            self._stop()
-            return self._complaint(line, "comes too late: per-engine commands go before the first task", fatal=True)
+            problem = "comes too late: per-engine commands go before the first task; nothing from here on is run"
+            return self._stop(self._about(line, problem))
         phase = Phase(match[1].upper().decode())
         task_id = self._per_engine_ids[phase]
         self._per_engine_ids[phase] += 1
         return PerEngineTask(phase, task_id, self._stream_index, self._prefix + match[2] + self._suffix)
 
-    def _complaint(self, line: bytes, problem: str, *, fatal: bool = False) -> Complaint:
-        unit = "submission" if self._submissions else "line"
-        text = f"{unit} {self._stream_index}: {quoted(line)} {problem}"
-        return Complaint(self._stream_index, text, fatal=fatal)
+    def _complaint(self, line: bytes, problem: str) -> Complaint:
+        return Complaint(self._stream_index, self._about(line, f"{problem}; line skipped"))
 
-    def _stop(self) -> None:
+    def _about(self, line: bytes, problem: str) -> str:
+        unit = "submission" if self._submissions else "line"
+        return f"{unit} {self._stream_index}: {quoted(line)} {problem}"
+
+    def _stop(self, text: str) -> Complaint:
+        """Give nothing more, and say why."""
         self._stopped = self._ended = True
         self._lines.clear()
         self._blocks.clear()
         self._partial.clear()
+        return Complaint(self._stream_index, text, fatal=True)
 
 
 def _why_unknown(line: bytes) -> str:
     words = line[len(_MARK) :].split(None, 1)
-    form = _FORMS.get(words[0].upper()) if words else None
+    word = words[0] if words else b""
+    if word.upper() == b"BARRIER" != word:
+        return "is no directive: BARRIER has to be in capitals"
+    form = _FORMS.get(word.upper())
     return f"is not of the form {form!r}" if form else "is no directive that disbatch knows"
 
 

@@ -36,7 +36,8 @@ def listen(wanted: Address | None) -> socket.socket:
                 pass  # a kernel that knows IPv6 and has it switched off
         return socket.create_server(("", port), backlog=_BACKLOG)
     except (OSError, UnicodeError) as error:  # UnicodeError: a text that no host name can be
-        reason = getattr(error, "strerror", None) or error
+        # `create_server` repeats the address behind the reason, as Python writes it.
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while ")[0]
         raise DisbatchError(
             f"cannot listen at {wanted or 'any address'}: {reason}",
             "--use-address HOST:PORT takes a name or address of this machine; port 0 is any free one",

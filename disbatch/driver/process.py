@@ -11,7 +11,6 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import astuple, fields
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 from disbatch import __version__, options, runfiles, statusfile
@@ -38,22 +37,14 @@ INHERITED = ("cpus_per_task", "tasks_per_node", "environment_resources")
 """Options of the driver that hold for contexts added later, unless those are told otherwise."""
 
 
-def main(arguments: Sequence[str], program: Sequence[str]) -> int:
-    """Be a driver; the exit status."""
-    asked = options.parse(
-        options.DriverOptions,
-        arguments,
-        program=" ".join(program),
-        description="Run a file of tasks, one bash command a line, over the cores of this machine and of other hosts.",
-    )
-    options.check_driver(asked)
+def main(asked: DriverOptions, resume_command: Callable[..., str]) -> int:
+    """Be a driver; the exit status. `resume_command` is `options.resume_command` for what the user has typed."""
     hosts = asked.nodes or options.ssh_nodes_of_environment(os.environ)
     task_file = _open_task_file(asked.task_file)
     earlier = _earlier_runs(asked)
     try:
         files, recorder = _begin_files(asked)
-        how_to_resume = partial(options.resume_command, program, arguments)
-        return _run(asked, files, recorder, hosts, task_file, earlier, how_to_resume)
+        return _run(asked, files, recorder, hosts, task_file, earlier, resume_command)
     except OSError as error:
         raise DisbatchError(f"{error.filename or asked.prefix}: {error.strerror or error}") from error
 

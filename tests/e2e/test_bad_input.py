@@ -76,7 +76,13 @@ MISTAKES = [
     Mistake("-p, missing directory", (*HERE, "-p", "nowhere/", "tasks"), 1, ("there is no directory", "nowhere/")),
     Mistake("-p below a file", (*HERE, "-p", "tasks/run", "tasks"), 1, ("there is no directory", "tasks")),
     Mistake("-p too long", (*HERE, "-p", "x" * 300, "tasks"), 1, ("File name too long",)),
-    Mistake("--logfile nowhere", (*HERE, "--logfile", "nowhere/log", "tasks"), 1, ("nowhere/log", "No such file")),
+    Mistake("-p with nothing", (*HERE, "-p", "", "tasks"), 2, ("-p", "must not be empty")),
+    Mistake(
+        "--logfile nowhere",
+        (*HERE, "--logfile", "nowhere/log", "tasks"),
+        1,
+        ("nowhere/log: No such file or directory (it must be a file, in a directory that exists",),
+    ),
     Mistake("--logfile a directory", (*HERE, "--logfile", "directory", "tasks"), 1, ("Is a directory",)),
     Mistake("--loglevel unknown", (*HERE, "--loglevel", "LOUD", "tasks"), 2, ("--loglevel", "'LOUD'", "WARNING")),
     Mistake("missing status file", (*HERE, "-r", "nothing", "tasks"), 1, ("status file nothing", "No such file")),
@@ -86,6 +92,7 @@ MISTAKES = [
     Mistake("-R alone", (*HERE, "-R", "tasks"), 2, ("-R needs -r",)),
     Mistake("--force-resume alone", (*HERE, "--force-resume", "tasks"), 2, ("--force-resume needs -r",)),
     Mistake("unknown option", (*HERE, "--colour", "tasks"), 2, ("--colour",)),
+    Mistake("unknown option alone", ("--bogus",), 2, ("unrecognized arguments: --bogus",)),
     Mistake("option without its value", (*HERE, "tasks", "-c"), 2, ("-c", "expected one argument")),
     Mistake("--use-address without a port", (*HERE, "--use-address", "h", "tasks"), 2, ("--use-address", "HOST:PORT")),
     Mistake("--use-address, bad port", (*HERE, "--use-address", "h:99999", "tasks"), 2, ("--use-address", "h:99999")),
@@ -93,7 +100,7 @@ MISTAKES = [
         "--use-address of somebody else",
         (*HERE, "--use-address", "198.51.100.1:0", "tasks"),
         1,
-        ("cannot listen at 198.51.100.1:0",),
+        ("cannot listen at 198.51.100.1:0: Cannot assign requested address (--use-address",),
     ),
     Mistake("an empty label", (*HERE, "-l", "", "tasks"), 2, ("-l",)),
 ]
@@ -136,6 +143,24 @@ def test_an_address_that_is_taken(work: Workplace) -> None:
         assert_one_clear_line(done, 1, f"cannot listen at {address}", "Address already in use")
     finally:
         assert finish(first, given=b"", timeout=PATIENCE).returncode == 0
+
+
+def test_a_working_directory_that_is_gone(work: Workplace) -> None:
+    tasks = work.write("tasks", "touch ran")
+    gone = work.directory / "gone"
+    for arguments in ((*HERE, "tasks"), (*HERE, "-p", str(work.directory), str(tasks))):
+        gone.mkdir()
+        removing = ["bash", "-c", 'rmdir "$PWD"; exec "$@"', "removing", *DISBATCH]
+        done = work.run(*arguments, program=removing, cwd=gone)
+        assert_one_clear_line(done, 1, "the working directory is gone")
+
+
+def test_an_empty_status_file(work: Workplace) -> None:
+    work.write("old_status.txt")
+    done = work.run_tasks("touch ran", options=["-r", "old_status.txt"])
+    assert done.returncode == 0
+    assert done.complaints[0] == "disbatch: old_status.txt is empty: nothing is skipped because of it"
+    assert (work.directory / "ran").exists()
 
 
 # Rights.
@@ -203,6 +228,8 @@ def test_a_full_disk(work: Workplace) -> None:
         "#DISBATCH PERENGINE LATER x",
         "#DISBATCH PERENGINE START",
         "#DISBATCH BARRIERS",
+        "#DISBATCH barrier",
+        "#DISBATCH REPEAT 2 step 5 start 3 touch ran",
     ],
 )
 def test_an_unknown_directive_is_told_with_its_line_number_and_skipped(work: Workplace, line: str) -> None:
@@ -210,6 +237,7 @@ def test_an_unknown_directive_is_told_with_its_line_number_and_skipped(work: Wor
     assert done.returncode == 0
     told = f"line 4: {line!r} is "
     assert told in done.complaints[0]
+    assert done.complaints[0].endswith("; line skipped")
     assert len(done.complaints) == 2
     (log,) = work.directory.glob("*_driver.log")
     assert told in log.read_text(encoding="utf-8")
@@ -235,9 +263,18 @@ def test_a_late_per_engine_command_ends_the_reading(work: Workplace) -> None:
     done = work.run_tasks("echo first >> out", "#DISBATCH PERENGINE START true", "echo second >> out")
     assert done.returncode == 1
     assert "line 2: '#DISBATCH PERENGINE START true' comes too late" in done.complaints[0]
+    assert done.complaints[0].endswith("; nothing from here on is run")
     assert "Traceback" not in done.stderr
     assert work.text("out") == "first\n"
     assert [line.task_id for line in work.status()] == [0]
+
+
+def test_a_task_file_in_utf_16(work: Workplace) -> None:
+    (work.directory / "tasks").write_text("touch ran\n", encoding="utf-16")
+    done = work.run(*HERE, "tasks")
+    assert done.returncode == 1
+    assert "the task list is in UTF-16" in done.complaints[0]
+    assert work.status() == []
 
 
 def test_a_task_file_that_is_not_text(work: Workplace) -> None:

@@ -175,7 +175,7 @@ def test_the_logfile(work: Workplace) -> None:
 
 def test_the_loglevel(work: Workplace) -> None:
     sizes = []
-    for level in ("DEBUG", "INFO", "ERROR"):
+    for level in ("debug", "INFO", "ERROR"):
         work.run("-s", "localhost:1", "--loglevel", level, "-p", level, work.write("tasks", "true").name)
         sizes.append(sum(path.stat().st_size for path in work.directory.glob(f"{level}_*log")))
     assert sizes[0] >= sizes[1] > sizes[2] == 0
@@ -258,6 +258,31 @@ def test_the_store_is_open_where_that_is_asked_for(work: Workplace) -> None:
 def test_the_version(work: Workplace) -> None:
     done = work.run("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{disbatch.__version__}\n", "")
+
+
+def modules_imported_for(work: Workplace, *arguments: str) -> set[str]:
+    done = work.run(*arguments, program=[DISBATCH[0], "-X", "importtime", *DISBATCH[1:]])
+    return {line.rpartition("|")[2].strip() for line in done.complaints}
+
+
+def test_answers_about_itself_come_before_what_takes_long_to_import(work: Workplace) -> None:
+    assert "argparse" not in modules_imported_for(work, "--version")
+    for arguments in (["-e", "--version"], ["--help"], ["--bogus"], []):
+        imported = modules_imported_for(work, *arguments)
+        assert "disbatch.options" in imported
+        assert "disbatch.driver.process" not in imported
+
+
+@pytest.mark.parametrize("safe_path", ["", "1"])
+def test_the_users_python_path_stays_as_it_is(work: Workplace, safe_path: str) -> None:
+    """Started by path, as the processes of a run are, it takes its own folder from the front of the module path."""
+    program = (
+        "import runpy, sys; before = sys.path[:]; runpy.run_path(sys.argv[1]);"
+        "print(sys.path[1:] == (before if getattr(sys.flags, 'safe_path', False) else before[1:]))"
+    )
+    main = f"{disbatch.__path__[0]}/__main__.py"
+    env = {"PYTHONPATH": "/nonexistent/of/the/user", "PYTHONSAFEPATH": safe_path}
+    assert work.run("-c", program, main, program=[sys.executable], env=env).stdout == "True\n"
 
 
 def test_help_tells_of_every_option(work: Workplace) -> None:

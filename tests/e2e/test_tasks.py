@@ -114,6 +114,12 @@ def test_lines_that_end_as_on_windows(work: Workplace) -> None:
     assert [line.out for line in work.status()] == [r"'xa\n'", "''", r"'xb\n'"]
 
 
+def test_a_byte_order_mark_does_not_hide_a_directive(work: Workplace) -> None:
+    (work.directory / "tasks").write_text("#DISBATCH PREFIX echo x\na\n", encoding="utf-8-sig")
+    work.run(*HERE, "tasks")
+    assert ran(work) == [(0, 2, -1, "echo xa")]
+
+
 def test_bytes_that_are_no_utf_8(work: Workplace) -> None:
     (work.directory / "tasks").write_bytes(b"printf '\xff\xe9' > 'caf\xe9'\nprintf %s gr\xc3\xbc\xc3\x9fe\n")
     assert work.run(*HERE, "tasks").returncode == 0

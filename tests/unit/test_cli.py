@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from disbatch import cli
+from disbatch import __version__, cli
 from disbatch.contexts import process as context
 from disbatch.driver import process as driver
 from disbatch.engine import process as engine
 from disbatch.errors import DisbatchError, TaskFileError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from disbatch.options import DriverOptions
 
 
 @pytest.fixture
@@ -22,8 +26,8 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], object
     """Note which role is played with which arguments; none is."""
     seen: list[tuple[str, list[str], object]] = []
 
-    def play_driver(arguments: Sequence[str], program: Sequence[str]) -> int:
-        seen.append(("driver", list(arguments), tuple(program)))
+    def play_driver(asked: DriverOptions, resume_command: Callable[..., str]) -> int:
+        seen.append(("driver", shlex.split(resume_command("status")), asked.task_file))
         return 5
 
     def play_context(arguments: Sequence[str], program: str) -> int:
@@ -46,9 +50,8 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], object
     [
         (["--engine", "--rank=3"], ("engine", ["--rank=3"], None)),
         (["--context", "-s", "a:1"], ("context", ["-s", "a:1"], "dbUtil.sh")),
-        (["-s", "a:1", "Tasks"], ("driver", ["-s", "a:1", "Tasks"], ("disbatch",))),
-        (["Tasks", "--engine"], ("driver", ["Tasks", "--engine"], ("disbatch",))),
-        ([], ("driver", [], ("disbatch",))),
+        (["-s", "a:1", "Tasks"], ("driver", ["disbatch", "-s", "a:1", "Tasks", "-r", "status"], "Tasks")),
+        (["Tasks", "-e"], ("driver", ["disbatch", "Tasks", "-e", "-r", "status"], "Tasks")),
     ],
 )
 def test_the_first_argument_names_the_role(
@@ -59,12 +62,44 @@ def test_the_first_argument_names_the_role(
     assert played == [role]
 
 
+@pytest.mark.parametrize("arguments", [[], ["Tasks", "--engine"], ["--no-such-option"], ["-R", "Tasks"]])
+def test_a_mistake_in_the_options_needs_no_driver(
+    played: list[tuple[str, list[str], object]], arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    assert played == []
+    assert capsys.readouterr().err.startswith("disbatch: error: ")
+
+
+def test_the_version_needs_no_driver(
+    played: list[tuple[str, list[str], object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--version"]) == 0
+    with pytest.raises(SystemExit) as end:
+        cli.main(["-e", "--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr() == (f"{__version__}\n" * 2, "")
+    assert played == []
+
+
+def test_a_driver_needs_a_directory(
+    played: list[tuple[str, list[str], object]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone() -> str:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    assert cli.main(["Tasks"]) == 1
+    assert capsys.readouterr().err == "disbatch: error: the working directory is gone (change to one that is there)\n"
+    assert played == []
+
+
 def test_arguments_come_from_the_command_line(
     played: list[tuple[str, list[str], object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["disbatch", "-e", "Tasks"])
     cli.main()
-    assert played == [("driver", ["-e", "Tasks"], ("disbatch",))]
+    assert played == [("driver", ["disbatch", "-e", "Tasks", "-r", "status"], "Tasks")]
 
 
 @pytest.mark.parametrize(

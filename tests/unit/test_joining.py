@@ -133,4 +133,4 @@ def test_a_log_that_cannot_be_opened_is_an_error_for_people(tmp_path: Path) -> N
     with pytest.raises(DisbatchError) as error:
         joining.open_log(str(path), "INFO")
     assert error.value.message == f"cannot write the log {path}: No such file or directory"
-    assert error.value.hint
+    assert error.value.hint == "it must be a file, in a directory that exists and can be written to"

@@ -28,6 +28,7 @@ from disbatch.options import (
     arguments_for,
     check_driver,
     parse,
+    parse_driver,
     parser,
     resume_command,
     ssh_nodes,
@@ -75,6 +76,7 @@ DRIVER_OPTIONS: list[tuple[list[str], str, object]] = [
     (["--insecure-kvs"], "insecure_kvs", True),
     (["--logfile", "my.log"], "log_file", "my.log"),
     (["--loglevel", "DEBUG"], "log_level", "DEBUG"),
+    (["--loglevel", "Warning"], "log_level", "WARNING"),
     (["-p", "out/run 1"], "prefix", "out/run 1"),
     (["--prefix", "out"], "prefix", "out"),
     (["-r", "a"], "resume_from", ("a",)),
@@ -87,7 +89,7 @@ DRIVER_OPTIONS: list[tuple[list[str], str, object]] = [
 JOIN_OPTIONS: list[tuple[list[str], str, object]] = [
     (["--run", "/work/a run"], "run", "/work/a run"),
     (["--kvs", "[::1]:80"], "kvs", Address("::1", 80)),
-    (["--loglevel", "ERROR"], "log_level", "ERROR"),
+    (["--loglevel", "error"], "log_level", "ERROR"),
 ]
 ENGINE_OPTIONS: list[tuple[list[str], str, object]] = [
     *JOIN_OPTIONS,
@@ -149,6 +151,8 @@ def test_all_hosts_are_nodes_in_order_with_repetitions() -> None:
     ("arguments", "message"),
     [
         ([], "the following arguments are required: taskfile"),
+        (["-e"], "the following arguments are required: taskfile"),
+        (["--no-such"], "unrecognized arguments: --no-such"),
         (["Tasks", "More"], "unrecognized arguments: More"),
         (["Tasks", "--exit"], "unrecognized arguments: --exit"),
         (["Tasks", "--no-such"], "unrecognized arguments: --no-such"),
@@ -166,6 +170,8 @@ def test_all_hosts_are_nodes_in_order_with_repetitions() -> None:
         (["Tasks", "-t", "²"], "argument -t/--tasksPerNode: it must be a whole number of at least 1, not '²'"),
         (["Tasks", "-l", ""], "argument -l/--label: it must be printable and not empty"),
         (["Tasks", "-l", "a\nb"], "argument -l/--label: it must be printable and not empty"),
+        (["Tasks", "-p", ""], "argument -p/--prefix: it must not be empty"),
+        (["Tasks", "--logfile="], "argument --logfile: it must not be empty"),
         (["Tasks", "-E", ""], "argument -E/--env-resource: it must be printable and not empty"),
         (
             ["Tasks", "--use-address", "host"],
@@ -297,6 +303,15 @@ def test_options_of_a_resume_need_one() -> None:
         check_driver(DriverOptions(retry=True))
     with pytest.raises(UsageError, match="--force-resume needs -r STATUSFILE"):
         check_driver(DriverOptions(force_resume=True))
+
+
+def test_options_of_a_driver_are_checked_as_they_are_read() -> None:
+    assert parse_driver(["-e", "Tasks"], "disbatch") == DriverOptions(exit_code=True, task_file="Tasks")
+    with pytest.raises(UsageError, match="-R needs -r STATUSFILE"):
+        parse_driver(["-R", "Tasks"], "disbatch")
+    with pytest.raises(UsageError, match="required: taskfile") as error:
+        parse_driver([], "python -m disbatch")
+    assert error.value.hint == "see python -m disbatch --help"
 
 
 # Help.

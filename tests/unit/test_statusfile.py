@@ -252,9 +252,16 @@ def test_a_resume_costs_few_bytes_a_task() -> None:
 # Files
 
 
-@pytest.mark.parametrize("content", [b"", HEADER, line() + HEADER + line(8), b"ROE[ PS]\tsome older header\n" + line()])
+@pytest.mark.parametrize("content", [HEADER, line() + HEADER + line(8), b"ROE[ PS]\tsome older header\n" + line()])
 def test_files_with_or_without_headers_are_read(content: bytes) -> None:
     assert read(content).completed == content.count(b"echo")
+
+
+def test_an_empty_file_is_warned_of() -> None:
+    resume = Resume()
+    warning = "old_status.txt is empty: nothing is skipped because of it"
+    assert read_into(resume, "old_status.txt", io.BytesIO(), 0) == [warning]
+    assert resume.completed == 0
 
 
 @pytest.mark.parametrize("before", [b"", line(7), HEADER])
@@ -301,8 +308,8 @@ def test_completed_tasks_are_skipped_and_failed_ones_retried(return_code: int, r
     ("changed", "difference"),
     [
         (Task(7, 8, NO_REPEAT, b"echo b"), "command 'echo b', recorded as 'echo a'"),
-        (Task(7, 9, NO_REPEAT, b"echo a"), "line 9, recorded as line 8"),
-        (Task(7, 8, 3, b"echo a"), "repeat index 3, recorded as -1"),
+        (Task(7, 9, NO_REPEAT, b"echo a"), "line 9, recorded as line 8; command 'echo a', recorded as 'echo a'"),
+        (Task(7, 8, 3, b"echo a"), "repeat index 3, recorded as -1; command 'echo a', recorded as 'echo a'"),
         (
             Task(7, 9, 3, b"x"),
             "line 9, recorded as line 8; repeat index 3, recorded as -1; command 'x', recorded as 'echo a'",
@@ -325,6 +332,14 @@ def test_the_difference_of_long_commands_shows() -> None:
         judge(task(command=long + b"new"), line(command=long + b"old"), retry=False, by_id_alone=False)
     assert raised.value.message.endswith("xxxnew', recorded as ...'" + 30 * "x" + "old'")
     assert len(raised.value.message) < 300
+
+
+def test_equal_long_commands_are_shown_from_their_beginning() -> None:
+    long = b"echo " + b"x" * 5000
+    with pytest.raises(StatusFileError) as raised:
+        judge(Task(7, 9, NO_REPEAT, long), line(command=long), retry=False, by_id_alone=False)
+    assert raised.value.message.count("'echo xxx") == 2
+    assert len(raised.value.message) < 400
 
 
 @pytest.mark.parametrize("by_id_alone", [False, True])
@@ -410,7 +425,7 @@ def test_a_file_cut_anywhere_loses_only_its_last_line(done: list[Task], ended: O
     resume = Resume()
     warnings = read_into(resume, "f", io.BytesIO(content), 0)
     assert resume.completed == content.count(b"\n")
-    assert len(warnings) == (content != b"" and not content.endswith(b"\n"))
+    assert len(warnings) == (not content.endswith(b"\n"))
     for each in done:
         place = resume.place_of(each.task_id)
         if place is not None:

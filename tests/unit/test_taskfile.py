@@ -69,7 +69,7 @@ def test_a_task_is_its_line_as_it_is(line: bytes) -> None:
 def test_skipped_lines_count_as_lines_but_not_as_tasks() -> None:
     assert read(b"# one\n\n#DISBATCH PREFIX \necho\n#DISBATCH FOO\necho\n") == [
         Task(0, 4, NO_REPEAT, b"echo"),
-        Complaint(5, "line 5: '#DISBATCH FOO' is no directive that disbatch knows"),
+        Complaint(5, "line 5: '#DISBATCH FOO' is no directive that disbatch knows; line skipped"),
         Task(1, 6, NO_REPEAT, b"echo"),
     ]
 
@@ -86,6 +86,37 @@ def test_skipped_lines_count_as_lines_but_not_as_tasks() -> None:
 )
 def test_a_carriage_return_ends_a_line_only_with_a_newline(text: bytes, expected: list[bytes]) -> None:
     assert commands(text) == expected
+
+
+# The beginning
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def test_a_byte_order_mark_is_passed_over_at_the_beginning_alone() -> None:
+    assert read(BYTE_ORDER_MARK) == []
+    assert commands(BYTE_ORDER_MARK + b"#DISBATCH PREFIX a\nx\n" + BYTE_ORDER_MARK) == [b"ax", b"a" + BYTE_ORDER_MARK]
+    assert commands(b"\n" + BYTE_ORDER_MARK + b"x") == [BYTE_ORDER_MARK + b"x"]
+    assert commands(BYTE_ORDER_MARK * 2) == [BYTE_ORDER_MARK]
+
+
+def test_a_submission_is_taken_as_it_is() -> None:
+    parser = TaskParser(submissions=True)
+    parser.feed(BYTE_ORDER_MARK)
+    parser.feed(b"\xff\xfe")
+    assert drain(parser) == [Task(0, 1, NO_REPEAT, BYTE_ORDER_MARK), Task(1, 2, NO_REPEAT, b"\xff\xfe")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_nothing_is_read_of_a_list_in_utf_16(encoding: str) -> None:
+    parser = TaskParser()
+    for byte in "\ufeffecho a\necho b\n".encode(encoding):
+        parser.feed(bytes([byte]))
+    text = "line 1: the task list is in UTF-16, so nothing of it is run; save it as UTF-8"
+    assert parser.take(9) == [Complaint(1, text, fatal=True)]
+    assert parser.exhausted
+    parser.end()
+    assert parser.take(9) == []
 
 
 # Feeding and taking
@@ -186,10 +217,9 @@ def test_prefix_and_suffix_are_put_around_repeat_and_per_engine_commands() -> No
         (b"3 step 5 x", [0, 5, 10], b"x"),
         (b"3 START 100 Step 50", [100, 150, 200], b""),
         (b"3 start 7 step 0 x", [7, 7, 7], b"x"),
-        (b"1 step 2 start 3", [0], b"start 3"),
-        (b"1 start x", [0], b"start x"),
-        (b"1 start 5x", [0], b"start 5x"),
         (b"1 starter", [0], b"starter"),
+        (b"1 start 5 step2 x", [5], b"step2 x"),
+        (b"1 echo start step", [0], b"echo start step"),
         (b"007", list(range(7)), b""),
     ],
 )
@@ -197,6 +227,17 @@ def test_repeat(rest: bytes, indexes: list[int], command: bytes) -> None:
     expected = [Task(task_id, 1, index, command) for task_id, index in enumerate(indexes)]
     assert read(b"#DISBATCH REPEAT " + rest) == expected
     assert read(b"#DISBATCH repeat " + rest) == expected
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"2 step 5 start 3 x", b"2 start five x", b"2 start 5x", b"2 start 2step", b"2 start", b"2  \tSTEP",
+        b"2 step -1 x", b"2 start 1 start 1", b"2 start 1 step 1 step 1",
+    ],
+)  # fmt: skip
+def test_no_command_of_a_repeat_begins_with_start_or_step(rest: bytes) -> None:
+    assert "is not of the form '#DISBATCH REPEAT number" in only_complaint(b"#DISBATCH REPEAT " + rest).text
 
 
 def test_repeat_0_is_no_task() -> None:
@@ -270,7 +311,10 @@ def test_per_engine_ids_count_for_each_phase() -> None:
 def test_reading_stops_at_a_per_engine_command_that_comes_too_late() -> None:
     parser = TaskParser()
     parser.feed(b"x\n#DISBATCH PERENGINE START y\nz\n")
-    text = "line 2: '#DISBATCH PERENGINE START y' comes too late: per-engine commands go before the first task"
+    text = (
+        "line 2: '#DISBATCH PERENGINE START y' comes too late: per-engine commands go before the first task; "
+        "nothing from here on is run"
+    )
     assert parser.take(9) == [Task(0, 1, NO_REPEAT, b"x"), Complaint(2, text, fatal=True)]
     assert parser.exhausted
     parser.feed(b"ignored\n")
@@ -288,7 +332,9 @@ def test_reading_stops_at_a_per_engine_command_that_comes_too_late() -> None:
         (b"#DISBATCH ", "is no directive that disbatch knows"),
         (b"#DISBATCHES", "is no directive that disbatch knows"),
         (b"#DISBATCH FOO bar", "is no directive that disbatch knows"),
-        (b"#DISBATCH barrier", "is not of the form '#DISBATCH BARRIER [CHECK] [key]'"),
+        (b"#DISBATCH barrier", "is no directive: BARRIER has to be in capitals"),
+        (b"#DISBATCH Barrier CHECK key", "is no directive: BARRIER has to be in capitals"),
+        (b"#DISBATCH  BARRIER", "is not of the form '#DISBATCH BARRIER [CHECK] [key]'"),
         (b"#DISBATCH BARRIERS", "is no directive that disbatch knows"),
         (b"#DISBATCH  PREFIX x", "is not of the form '#DISBATCH PREFIX [text]'"),
         (b"#DISBATCH\tSUFFIX x", "is not of the form '#DISBATCH SUFFIX [text]'"),
@@ -307,7 +353,7 @@ def test_unknown_directives_are_complained_about(line: bytes, why: str) -> None:
     complaint = only_complaint(b"\n" + line)
     assert (complaint.stream_index, complaint.fatal) == (2, False)
     assert complaint.text.startswith("line 2: '#DISBATCH")
-    assert complaint.text.endswith(why)
+    assert complaint.text.endswith(f"{why}; line skipped")
 
 
 def test_a_complaint_shows_the_line_shortened_and_harmless() -> None:
@@ -331,7 +377,7 @@ def test_all_lines_of_a_submission_have_its_number() -> None:
         Task(1, 2, NO_REPEAT, b"bs"),
         Task(2, 2, 0, b"cs"),
         Task(3, 2, 1, b"cs"),
-        Complaint(2, "submission 2: '#DISBATCH x' is no directive that disbatch knows"),
+        Complaint(2, "submission 2: '#DISBATCH x' is no directive that disbatch knows; line skipped"),
         Task(4, 4, NO_REPEAT, b"ds"),
     ]
     assert parser.hungry

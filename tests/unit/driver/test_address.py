@@ -97,7 +97,8 @@ class Machine:
     ) -> object:
         assert backlog >= 1000  # engines that connect at once are not to be turned away
         if family in self.refused:
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            reason = f"{os.strerror(errno.EADDRINUSE)} (while attempting to bind on address {at})"
+            raise OSError(errno.EADDRINUSE, reason)  # as the real one says it
         self.bound.append((*at, family, dualstack_ipv6))
         return self.bound[-1]
 
@@ -190,8 +191,9 @@ def test_a_real_socket_listens_at_a_port_that_was_free() -> None:
         assert port > 0
         with socket.create_connection((host, port)) as connected:
             assert connected.getpeername() == (host, port)
-        with pytest.raises(DisbatchError, match=f"cannot listen at 127.0.0.1:{port}: {os.strerror(errno.EADDRINUSE)}"):
+        with pytest.raises(DisbatchError) as error:
             address.listen(Address("127.0.0.1", port))
+        assert error.value.message == f"cannot listen at 127.0.0.1:{port}: {os.strerror(errno.EADDRINUSE)}"
 
 
 # What others are told

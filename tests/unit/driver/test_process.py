@@ -42,9 +42,14 @@ if TYPE_CHECKING:
 
 PORT = 4711
 PUBLIC = Address("driver.example.org", PORT)
-PROGRAM = ("disbatch",)
 HERE = ("-s", "localhost:2")
 TASKS = b"true\nfalse\n"
+
+
+def main(*arguments: str) -> int:
+    """Be a driver that was started by this command line."""
+    asked = options.parse_driver(arguments, "disbatch")
+    return process.main(asked, functools.partial(options.resume_command, ["disbatch"], arguments))
 
 
 class Listening:
@@ -127,7 +132,7 @@ class Bench:
         return PUBLIC
 
     def main(self, *arguments: str, task_file: str = "tasks") -> int:
-        return process.main([*HERE, *arguments, task_file], PROGRAM)
+        return main(*HERE, *arguments, task_file)
 
     @property
     def names(self) -> set[str]:
@@ -180,7 +185,7 @@ def test_a_mistake_is_an_error_for_people_and_leaves_nothing_behind(
     bench: Bench, arguments: list[str], status: int, message: str
 ) -> None:
     with pytest.raises(DisbatchError) as error:
-        process.main(arguments, PROGRAM)
+        main(*arguments)
     assert message in error.value.message
     assert error.value.hint
     assert error.value.exit_status == status
@@ -208,7 +213,7 @@ def test_a_directory_that_cannot_be_written_is_an_error_for_people(
 def test_a_bad_list_of_hosts_in_the_environment_is_a_mistake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISBATCH_SSH_NODELIST", "node1")
     with pytest.raises(UsageError, match=r"^DISBATCH_SSH_NODELIST: 'node1' has no core count"):
-        process.main(["tasks"], PROGRAM)
+        main("tasks")
     assert bench.names == set()
 
 
@@ -476,7 +481,7 @@ def test_the_own_context_is_told_what_the_user_has_asked_for(bench: Bench) -> No
 
 def test_hosts_of_the_environment_are_as_good(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISBATCH_SSH_NODELIST", "node1:3, node2:5")
-    process.main(["tasks"], PROGRAM)
+    main("tasks")
     command = bench.run.own_context.command
     asked = options.parse(ContextRoleOptions, command[command.index("--context") + 1 :], program="", description="")
     assert asked.nodes == (SshNode("node1", 3), SshNode("node2", 5))
