@@ -11,6 +11,7 @@ import os
 import selectors
 import signal
 import time
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,15 @@ class EventLoop:
         self._signal_handlers[number] = handler
         previous = signal.signal(number, _leave_a_note)
         self._previous_handlers.setdefault(number, previous)
+
+    def on_request_to_end(self, handler: Callable[[signal.Signals], None]) -> None:
+        """Call `handler`, as `on_signal` does, with the signal by which somebody wants this process to end.
+
+        A SIGHUP that is ignored stays so: `nohup` wants the process to outlive its terminal.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                self.on_signal(number, partial(handler, number))
 
     def _open_wake_pipe(self) -> None:
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

@@ -36,7 +36,7 @@ def driver_key(run: str) -> bytes:
 
 
 def context_key(run: str, token: str) -> bytes:
-    """Key of a context, which names itself by a random token until the driver has given it a rank."""
+    """Key of a context, by the token that it goes by from its coming to its end."""
     return f"disbatch {run} context {token}".encode(errors=_UNDECODABLE)
 
 

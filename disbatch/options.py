@@ -259,7 +259,9 @@ class JoinOptions:
 
 @dataclass(frozen=True)
 class ContextRoleOptions(ContextOptions, JoinOptions):
-    """The command line of a context."""
+    """The command line of a context; `token` is empty where it has to find itself one."""
+
+    token: str = _option("--token", metavar="TOKEN", default="", help="", hidden=True)
 
 
 @dataclass(frozen=True)

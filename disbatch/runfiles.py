@@ -112,9 +112,9 @@ def script_text(
         "# Adds resources to a run of disbatch: SCRIPT -s HOST:N,...   (SCRIPT --help tells more)",
         "# It holds the secret of the run: whoever can read it can run commands as you.",
     ]
-    if secret is not None:
-        lines.append(f"export KVSSTCP_SECRET={shlex.quote(secret)}")
     lines += [
+        # The user's environment may hold that of another store.
+        "unset KVSSTCP_SECRET" if secret is None else f"export KVSSTCP_SECRET={shlex.quote(secret)}",
         'if [ "$1" = --engine ]; then',
         "    shift",
         f'    exec {start} --engine {run} "$@"',

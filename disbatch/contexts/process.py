@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -47,13 +48,17 @@ class Context:
         self._asked = asked
         self._loop = loop
         self._files = RunFiles(asked.run)
-        self._token = os.urandom(8).hex()
+        self._token = asked.token or os.urandom(8).hex()
         self._log: logging.Logger | None = None
         self._offers: tuple[messages.NodeOffer, ...] = ()
+        self._nodes: dict[int, str] = {}
         self._launched: dict[int, Launched] = {}
+        self._failed = 0
+        """How many engines have failed, their start included, while nobody was ending them."""
         self._rank: int | None = None
         self._exit_status: int | None = None
-        self._driver_ends_it = False
+        self._ending = False
+        """Whether what was started is to end: a failure is no news then."""
         self._mailbox = Mailbox(
             loop,
             connect(asked.kvs),
@@ -85,8 +90,7 @@ class Context:
         )
         self._loop.after(ANSWER_PATIENCE, partial(self._fail, "the driver did not answer"))
         self._loop.on_signal(signal.SIGCHLD, self._reap)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self._loop.on_signal(number, partial(self._told_to_end, number))
+        self._loop.on_request_to_end(self._told_to_end)
         while self._exit_status is None:
             self._loop.turn()
         self._mailbox.close()
@@ -108,8 +112,8 @@ class Context:
             else:
                 self._fail(message.reason)
         elif isinstance(message, messages.EndContext):
-            self._note("the run ends")
-            self._driver_ends_it = True
+            self._note("told to end by the driver")
+            self._ending = True
             # The others are not hurried: their STOP commands take what they take, and the driver knows of each.
             self._end(message.abandoned)
             self._leave_if_done()
@@ -119,8 +123,11 @@ class Context:
         self._log = open_log(self._files.context_log(admission.label), self._asked.log_level)
         self._note(f"context {self._rank}, label {admission.label}, pid {os.getpid()}, version {__version__}")
         here = _names_of_this_machine([offer.name for offer in self._offers])
-        for offer, rank in zip(self._offers, admission.engine_ranks, strict=True):
-            self._start_engine(offer.name, rank, admission.label, here)
+        self._nodes = dict(zip(admission.engine_ranks, (offer.name for offer in self._offers), strict=True))
+        if sys.stderr.isatty():
+            _tell(f"added {', '.join(self._nodes.values())} to the run; Ctrl-C takes them away again")
+        for rank, node in self._nodes.items():
+            self._start_engine(node, rank, admission.label, here)
         self._leave_if_done()
 
     def _start_engine(self, node: str, rank: int, label: str, here: frozenset[str]) -> None:
@@ -134,7 +141,7 @@ class Context:
         try:
             self._launched[rank] = Launched(command, self._files.engine_output(label, node))
         except DisbatchError as error:
-            self._mailbox.send(messages.EngineProcessEnded(rank, ExitStatus.FAILED, str(error)))
+            self._engine_ended(rank, ExitStatus.FAILED, str(error))
 
     def _driver_lost(self, reason: str) -> None:
         if self._rank is None:
@@ -160,15 +167,21 @@ class Context:
                 del self._launched[rank]
                 words = launched.last_words()
                 launched.clear_away()
-                self._note(f"engine {rank} ended with {return_code} {words}")
-                self._mailbox.send(messages.EngineProcessEnded(rank, return_code, words))
+                self._engine_ended(rank, return_code, words)
         self._leave_if_done()
+
+    def _engine_ended(self, rank: int, return_code: int, words: str) -> None:
+        self._note(f"engine {rank} ended with {return_code} {words}")
+        self._mailbox.send(messages.EngineProcessEnded(rank, return_code, words))
+        if return_code and not self._ending:
+            self._failed += 1
+            _tell(f"{self._nodes[rank]} runs no tasks: {words or f'its engine ended with {return_code}'}")
 
     def _leave_if_done(self) -> None:
         if self._rank is not None and not self._launched and self._exit_status is None:
             self._mailbox.send(messages.ContextLeft(self._rank))
             self._note("leaving")
-            self._exit_status = ExitStatus.OK
+            self._exit_status = ExitStatus.FAILED if self._failed == len(self._nodes) else ExitStatus.OK
 
     # Ending what was started.
 
@@ -179,11 +192,12 @@ class Context:
         self._loop.after(LAUNCHER_PATIENCE + KILL_PATIENCE, partial(self._signal, ranks, signal.SIGKILL))
 
     def _end_without_driver(self) -> None:
-        if not self._driver_ends_it:
+        if not self._ending:
             self._note("the driver does not answer")
             self._end_all()
 
     def _end_all(self) -> None:
+        self._ending = True
         self._end(tuple(self._launched))
         self._leave_if_done()
 
@@ -195,7 +209,7 @@ class Context:
     def _fail(self, reason: str) -> None:
         """End without having joined; once the driver has admitted the context this has no effect."""
         if self._rank is None:
-            print(f"disbatch: this context could not join the run: {reason}", file=sys.stderr)
+            _tell(f"this context could not join the run: {reason}")
             self._exit_status = ExitStatus.FAILED
 
     def _note(self, text: str) -> None:
@@ -203,11 +217,17 @@ class Context:
             self._log.info("%s", text)
 
 
+def _tell(text: str) -> None:
+    """Print a line to the user's terminal, which may have gone."""
+    with suppress(OSError, ValueError):
+        print(f"disbatch: {text}", file=sys.stderr, flush=True)
+
+
 def _names_of_this_machine(nodes: Sequence[str]) -> frozenset[str]:
     name = os.uname().nodename
     short = name.partition(".")[0]
     # A look-up that may take seconds, for the one case where it can make a difference.
-    needs_full_name = any(node.startswith(f"{short}.") for node in nodes)
+    needs_full_name = any(node.lower().startswith(f"{short.lower()}.") for node in nodes)
     return ssh.names_of_this_machine(name, socket.getfqdn() if needs_full_name else name)
 
 

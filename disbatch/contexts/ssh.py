@@ -31,8 +31,9 @@ def nodes_of(hosts: Iterable[SshNode]) -> tuple[Node, ...]:
 
 
 def names_of_this_machine(host_name: str, full_name: str) -> frozenset[str]:
-    """Names that mean the machine itself, given its host name and its fully qualified one."""
-    return frozenset({"localhost", host_name, host_name.partition(".")[0], full_name})
+    """Names that mean the machine itself, in lower case, given its host name and its fully qualified one."""
+    names = {"localhost", "127.0.0.1", "::1", host_name, host_name.partition(".")[0], full_name}
+    return frozenset(name.lower() for name in names)
 
 
 def engine_command(
@@ -40,9 +41,11 @@ def engine_command(
 ) -> list[str]:
     """Argument list that starts an engine on `node`.
 
-    `local` starts an engine on this machine and `script` does on one that shares its files; both take the arguments
-    `engine`. ssh joins its arguments with blanks and a shell there splits them again, hence the quoting.
+    `here` are the names of this machine, `local` starts an engine on it, and `script` does on one that shares its
+    files; both take the arguments `engine`. ssh joins its arguments with blanks and a shell there splits them again,
+    hence the quoting.
     """
-    if node in here:
+    if node.lower() in here:
         return [*local, *engine]
-    return [*SSH_COMMAND, "--", node, shlex.join([script, "--engine", *engine])]
+    # A shell that is not replaced would make an exit status of the signal that has killed what it started.
+    return [*SSH_COMMAND, "--", node, f"exec {shlex.join([script, '--engine', *engine])}"]

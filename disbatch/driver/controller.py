@@ -191,7 +191,7 @@ class Controller:
         engine = self.fleet.engine(event.engine_rank)
         if engine is None:
             return
-        engine.recalled = False
+        self.fleet.recall_answered(engine)
         returned = []
         for task_id in event.task_ids:
             if task_id in engine.tasks:

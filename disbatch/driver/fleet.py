@@ -53,6 +53,8 @@ class Engine:
 
     `tasks` are the ids of those it has been given and not reported; those of them in `lingering` need no cylinder any
     more, only their reports are still to come. `average` is of what its tasks took (s), infinite at first.
+    `recalled` while it is asked for the tasks that wait there; `nothing_runs` when all of its processes have ended for
+    sure, although what it has said may not have been heard to its end.
     """
 
     rank: int
@@ -65,6 +67,7 @@ class Engine:
     lingering: set[int] = field(default_factory=set)
     average: float = math.inf
     recalled: bool = False
+    nothing_runs: bool = False
 
     @property
     def wanting_cylinders(self) -> int:
@@ -215,6 +218,11 @@ class Fleet:
             engine.lingering.add(task_id)
             self._queue(engine)
 
+    def recall_answered(self, engine: Engine) -> None:
+        """Note that the engine has returned the tasks that it was asked for; it may hold others from now on."""
+        engine.recalled = False
+        self._queue(engine)
+
     def _queue(self, engine: Engine) -> None:
         if engine.has_room:
             self._with_room.add(engine)
@@ -236,5 +244,5 @@ class Fleet:
         return (engine for engine in self.engines if engine.can_hear)
 
     def any_left(self) -> bool:
-        """Whether an engine serves or may come to serve, or still holds tasks."""
+        """Whether any engine is not GONE."""
         return any(engine.stage is not Stage.GONE for engine in self.engines)

@@ -82,10 +82,9 @@ class DriverLoop:
         self._end: events.EndRun | None = None
         self._former_limit = descriptors.make_room(DESCRIPTORS)
         # From the beginning: a signal may come before anything else does.
-        for number, exit_status in EXIT_STATUS_OF_SIGNAL.items():
-            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # `nohup` wants the run to outlive its terminal
-            self._loop.on_signal(number, partial(self.happened, events.SignalCame(number.name, exit_status)))
+        self._loop.on_request_to_end(
+            lambda number: self.happened(events.SignalCame(number.name, EXIT_STATUS_OF_SIGNAL[number]))
+        )
         self._loop.on_signal(signal.SIGCHLD, self._check_own_context)
 
     def serve(self, listening: socket.socket, secret: bytes | None) -> None:

@@ -25,11 +25,17 @@ GRACE = 5.0
 GIVE_BACK_AFTER = 10.0
 """Seconds until the tasks of a lost engine run elsewhere: longer than it takes to end them when it loses the driver."""
 
+SSH_FAILED = 255
+"""Exit status of ssh itself, which has not got to its host or has lost it; nothing follows for what runs there."""
+
+OWN_TOKEN = "own"  # noqa: S105 - it names the context, and lets nobody in
+"""Token of the context that the driver starts itself."""
+
 
 class Membership:
     """Who belongs to the run, as long as it is `open`; closed, it refuses whoever comes.
 
-    `do` takes each command, `on_gone` each engine that has gone and still has tasks to its name.
+    `do` takes each command, `on_gone` each engine that has gone, with tasks to its name or without.
     """
 
     def __init__(
@@ -110,7 +116,8 @@ class Membership:
         if refusal is not None:
             self._do(events.SendToContext(event.token, refusal))
             return
-        self._own_context_pending = False
+        if event.token == OWN_TOKEN:
+            self._own_context_pending = False
         context = self._fleet.admit_context(event)
         admission = messages.ContextAdmitted(context.rank, context.label, context.engines)
         self._do(events.SendToContext(event.token, admission))
@@ -119,8 +126,12 @@ class Membership:
         return f"it is of version {version}, the driver of {self._settings.version}"
 
     def _context_failed(self, event: messages.ContextFailed) -> None:
-        self._own_context_pending = False
-        self._tell(f"{event.reason}; {event.hint}" if event.hint else event.reason)
+        reason = f"{event.reason}; {event.hint}" if event.hint else event.reason
+        if event.token == OWN_TOKEN:
+            self._own_context_pending = False
+            self._tell(reason)
+        else:
+            self._tell(f"a context could not join the run: {reason}")
 
     def _own_context_ended(self, event: events.OwnContextEnded) -> None:
         if self._own_context_pending and self._open:
@@ -208,7 +219,13 @@ class Membership:
 
     def _engine_process_ended(self, event: messages.EngineProcessEnded) -> None:
         engine = self._fleet.engine(event.engine_rank)
-        if engine is not None and engine.stage is Stage.EXPECTED:
+        if engine is None:
+            return
+        # What was started is the keeper, which ends last; only when it was killed itself may something live on.
+        engine.nothing_runs = 0 <= event.return_code < SSH_FAILED
+        if engine.stage is Stage.LOST and engine.nothing_runs:
+            self._engine_is_gone(engine)
+        elif engine.stage is Stage.EXPECTED:
             self._fleet.move(engine, Stage.GONE)
             why = event.last_words or f"what was to start it ended with {event.return_code}"
             self._tell(f"{engine.node} runs no tasks: its engine did not start: {why}")
@@ -224,7 +241,7 @@ class Membership:
             return
         held = len(engine.tasks)
         self._tell(f"lost the engine on {engine.node}" + (f"; {held} tasks are to run again" if held else ""))
-        if engine.tasks and self._open:
+        if engine.tasks and self._open and not engine.nothing_runs:
             self._fleet.move(engine, Stage.LOST)
             self._do(events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(engine.rank)))
         else:

@@ -19,6 +19,7 @@ from disbatch.driver.controller import Controller
 from disbatch.driver.events import Settings
 from disbatch.driver.feeder import EarlierRuns, Feeder
 from disbatch.driver.loop import DriverLoop, OwnContext
+from disbatch.driver.membership import OWN_TOKEN
 from disbatch.driver.recorder import NameTakenError, Recorder
 from disbatch.errors import DisbatchError, ExitStatus, TaskFileError
 from disbatch.eventloop import EventLoop
@@ -204,7 +205,9 @@ def _write(path: str, content: bytes, mode: int) -> None:
 def _own_context(
     asked: DriverOptions, files: RunFiles, hosts: Sequence[SshNode], port: int, secret: bytes | None
 ) -> OwnContext:
-    joining = options.JoinOptions(files.unique_id, address.local(asked.use_address, port), asked.log_level)
+    joining = options.ContextRoleOptions(
+        run=files.unique_id, kvs=address.local(asked.use_address, port), log_level=asked.log_level, token=OWN_TOKEN
+    )
     environment = dict(os.environ)
     environment.pop(SECRET_VARIABLE, None)
     if secret is not None:

@@ -31,12 +31,14 @@ class TaskEnvironment:
     """Makes the environment of each task of one engine.
 
     `cylinders` is how many there are: what the driver allows, and no more than any shared variable has elements.
+    `empty` are the names of the shared variables that have none.
     """
 
     def __init__(self, base: Mapping[bytes, bytes], settings: EngineAdmitted, engine_rank: int) -> None:
         common = {name: value for name, value in base.items() if name != SECRET_VARIABLE}
         resources = shared_resources(settings.environment_resources, common)
         self.cylinders = min([settings.cylinders, *map(len, resources.values())])
+        self.empty = [name.decode() for name, elements in resources.items() if not elements]
         common[b"DISBATCH_JOBID"] = settings.job.encode(errors="surrogateescape")
         common[b"DISBATCH_NAMETASKS"] = settings.task_source.encode(errors="surrogateescape")
         common[b"DISBATCH_CORES_PER_TASK"] = b"%d" % settings.cores_per_cylinder

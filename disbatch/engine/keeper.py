@@ -23,7 +23,7 @@ PR_SET_CHILD_SUBREAPER = 36
 AT_ONCE = signal.SIGQUIT
 """Signal to the keeper that ends everything at once: the engine is killed, and then whatever it leaves behind."""
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals to the keeper that are meant for the engine."""
 
 PATIENCE = 5.0
@@ -62,6 +62,8 @@ def _keep(engine: int) -> NoReturn:
         if pid == engine:
             status = ended_with
             break
+    for number in (*FORWARDED, AT_ONCE):
+        signal.signal(number, signal.SIG_IGN)  # the engine's pid may be another's by now
     kill_children()
     code = os.waitstatus_to_exitcode(status)
     os._exit(code if code >= 0 else 128 - code)

@@ -77,8 +77,7 @@ class Engine:
     def run(self) -> None:
         """Serve until there is nothing more to do."""
         self._loop.on_signal(signal.SIGCHLD, self._note_children)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self._loop.on_signal(number, partial(self._told_to_end, number))
+        self._loop.on_request_to_end(self._told_to_end)
         while not self._ended:
             self._loop.turn()
             if self._service is not None:
@@ -117,7 +116,7 @@ class Engine:
         problem = _enter(settings.directory)
         environment = TaskEnvironment(os.environb, settings, self._rank)
         if not problem and not environment.cylinders:
-            problem = f"no element in {' or '.join(settings.environment_resources)} to give to a task"
+            problem = f"no element in {' or '.join(environment.empty)} to give to a task"
         if problem:
             self._log.error("cannot serve: %s", problem)
             self._mailbox.send(messages.EngineUnfit(self._rank, problem))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -135,12 +138,52 @@ def test_an_added_context_can_be_ended_alone(work: Workplace, signal_name: str) 
 
 def test_an_added_host_that_cannot_be_reached_does_no_harm(work: Workplace) -> None:
     run, script = begin(work, tasks=2)
-    added = add(work, script, "-s", "no-such-host.invalid:4")
-    assert finish(added, timeout=PATIENCE).returncode == 0
+    added = finish(add(work, script, "-s", "no-such-host.invalid:4"), timeout=PATIENCE)
+    assert (added.returncode, len(added.complaints)) == (1, 1)
+    assert added.stderr.startswith("disbatch: no-such-host.invalid runs no tasks: ")
     assert run.stderr is not None
     line = run.stderr.readline().decode()
     assert line.startswith("disbatch: no-such-host.invalid runs no tasks: its engine did not start: ")
     let_end(work, run)
+
+
+def test_an_added_context_that_has_no_place_for_a_task_does_no_harm(work: Workplace) -> None:
+    run, script = begin(work, tasks=2)
+    added = finish(add(work, script, "-s", "localhost:1", "-c", "8"), timeout=PATIENCE)
+    assert (added.returncode, len(added.complaints)) == (1, 1)
+    assert run.stderr is not None
+    assert run.stderr.readline().startswith(b"disbatch: a context could not join the run: no node has the 8 cores")
+    let_end(work, run)
+
+
+def test_a_context_added_on_a_terminal_says_that_it_waits(work: Workplace) -> None:
+    run, script = begin(work, tasks=2)
+    terminal, inside = pty.openpty()
+    added = subprocess.Popen([script, "-s", "localhost:1"], env=work.environment, stderr=inside)
+    os.close(inside)
+    with open(terminal, encoding="utf-8") as screen:
+        said = screen.readline()
+        assert said == "disbatch: added localhost to the run; Ctrl-C takes them away again\n"
+        let_end(work, run)
+        assert added.wait(PATIENCE) == 0
+
+
+def test_nohup_keeps_an_added_context_alive_when_the_terminal_goes(work: Workplace) -> None:
+    run, script = begin(work, tasks=2)
+    added = work.start("-s", "localhost:1", program=["nohup", script])
+    work.await_file("begun.1")
+    added.send_signal(signal.SIGHUP)
+    let_end(work, run)
+    assert finish(added, timeout=PATIENCE).returncode == 0
+    assert "got SIGHUP" not in work.text("my run_SSH1.context.log")
+
+
+def test_a_secret_left_in_the_environment_does_not_keep_a_context_from_a_run_without_one(work: Workplace) -> None:
+    run, script = begin(work, "--insecure-kvs", tasks=2)
+    added = work.start("-s", "localhost:1", program=[script], env={"KVSSTCP_SECRET": "that of another store"})
+    work.await_file("begun.1")
+    let_end(work, run)
+    assert finish(added, timeout=PATIENCE).returncode == 0
 
 
 def test_the_run_is_over(work: Workplace) -> None:

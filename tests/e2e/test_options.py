@@ -249,7 +249,7 @@ def test_the_store_is_open_where_that_is_asked_for(work: Workplace) -> None:
     assert process.stderr is not None
     assert b"--insecure-kvs" in process.stderr.readline()
     let_end(work, process)
-    assert not any("KVSSTCP_SECRET" in path.read_text(encoding="utf-8") for path in work.directory.glob("*_dbUtil.sh"))
+    assert not any("KVSSTCP_SECRET=" in path.read_text(encoding="utf-8") for path in work.directory.glob("*_dbUtil.sh"))
 
 
 # About disbatch itself.

@@ -130,12 +130,12 @@ def test_paths_with_blanks_and_quotes(hosts: Hosts, work: Workplace) -> None:
 
 def test_localhost_needs_no_ssh_and_joins_in(hosts: Hosts, work: Workplace) -> None:
     tasks = work.write("tasks", *[f"{MEET}; hostname"] * 4)
-    assert run(hosts["login"], work, "-s", "localhost:1,login:1,h1:2", tasks.name).returncode == 0
+    assert run(hosts["login"], work, "-s", "localhost:1,LOGIN:1,h1:2", tasks.name).returncode == 0
     assert sorted((line.node, line.out) for line in work.status()) == [
+        ("LOGIN", r"'login\n'"),
         ("h1", r"'h1\n'"),
         ("h1", r"'h1\n'"),
         ("localhost", r"'login\n'"),
-        ("login", r"'login\n'"),
     ]
 
 

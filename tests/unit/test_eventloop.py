@@ -438,11 +438,13 @@ def test_timers_follow_a_model(steps: list[tuple[str, int]]) -> None:
 
 # Signals.
 
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 
 @pytest.fixture
 def _handlers_stay() -> Iterator[None]:
     """A test must leave the handlers of this process as they were."""
-    numbers = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+    numbers = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, *ENDING)
     before = [signal.getsignal(number) for number in numbers]
     yield
     assert [signal.getsignal(number) for number in numbers] == before
@@ -498,6 +500,28 @@ def test_among_thousands_of_signals_no_other_is_lost(signalled: EventLoop, capfd
     assert set(notes) == {"many", "other"}
     assert len(notes) < 10
     assert capfd.readouterr() == ("", "")
+
+
+def test_each_signal_that_asks_to_end_is_told_by_its_name(signalled: EventLoop) -> None:
+    asked: list[signal.Signals] = []
+    signalled.on_request_to_end(asked.append)
+    for number in ENDING:
+        signal.raise_signal(number)
+        signalled.turn()
+    assert asked == [*ENDING]
+
+
+def test_a_hang_up_that_is_ignored_stays_so(signalled: EventLoop) -> None:
+    asked: list[signal.Signals] = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        signalled.on_request_to_end(asked.append)
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+        signalled.turn()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert asked == [signal.SIGTERM]
 
 
 def test_a_signal_ends_a_wait(signalled: EventLoop) -> None:

@@ -99,7 +99,7 @@ ENGINE_OPTIONS: list[tuple[list[str], str, object]] = [
 ]
 OPTIONS: dict[type, list[tuple[list[str], str, object]]] = {
     DriverOptions: DRIVER_OPTIONS,
-    ContextRoleOptions: [*CONTEXT_OPTIONS, *JOIN_OPTIONS],
+    ContextRoleOptions: [*CONTEXT_OPTIONS, *JOIN_OPTIONS, (["--token", "own"], "token", "own")],
     EngineRoleOptions: ENGINE_OPTIONS,
 }
 
@@ -331,7 +331,7 @@ def test_help_tells_of_every_visible_option(role: type[DriverOptions]) -> None:
 
 def test_only_what_the_processes_of_a_run_tell_one_another_is_hidden() -> None:
     hidden = {field.name for role in ROLES for field in fields(role) if field.metadata["help"] == argparse.SUPPRESS}
-    assert hidden == {"environment_resources", "run", "kvs", "label", "node", "rank"}
+    assert hidden == {"environment_resources", "run", "kvs", "token", "label", "node", "rank"}
 
 
 def test_help_and_version_are_printed_and_end_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -384,7 +384,7 @@ driver_fields: dict[str, st.SearchStrategy[Any]] = {
 
 @settings(deadline=None, max_examples=30)
 @given(
-    st.builds(ContextRoleOptions, **context_fields, **join_fields)
+    st.builds(ContextRoleOptions, token=paths, **context_fields, **join_fields)
     | st.builds(EngineRoleOptions, **engine_fields)
     | st.builds(JoinOptions, **join_fields)
     | st.builds(ContextOptions, **context_fields)

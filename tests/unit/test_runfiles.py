@@ -103,10 +103,10 @@ class Script:
         self.path.write_bytes(text.encode(errors="surrogateescape"))
         self.path.chmod(0o700)
 
-    def arguments(self, *given: str) -> list[str]:
+    def arguments(self, *given: str, env: dict[str, str] | None = None) -> list[str]:
         """Secret and arguments that disbatch gets when the script is called in another directory without a PATH."""
         shown = subprocess.run(
-            [self.path, *given], env={}, cwd=self.elsewhere, stdout=subprocess.PIPE, check=True
+            [self.path, *given], env=env or {}, cwd=self.elsewhere, stdout=subprocess.PIPE, check=True
         ).stdout.decode(errors="surrogateescape")
         return shown.split("\0")[:-1]
 
@@ -144,8 +144,9 @@ def test_the_script_hands_on_the_secret_in_its_environment_alone(tmp_path: Path,
     assert secret not in arguments
 
 
-def test_without_a_secret_the_script_names_none(tmp_path: Path) -> None:
-    assert Script(tmp_path / "x", run=["R"], inherited=[], secret=None).arguments()[0] == "none"
+@pytest.mark.parametrize("env", [{}, {"KVSSTCP_SECRET": "that of another store"}])
+def test_without_a_secret_the_script_hands_on_none(tmp_path: Path, env: dict[str, str]) -> None:
+    assert Script(tmp_path / "x", run=["R"], inherited=[], secret=None).arguments(env=env)[0] == "none"
 
 
 def test_the_script_says_what_it_is_for_and_that_it_is_to_be_kept() -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -71,6 +72,7 @@ class Bench:
         hosts: tuple[SshNode, ...] = (SshNode("localhost", 2),),
         label: str | None = None,
         cpus_per_task: float | None = None,
+        token: str = "",
         lose_driver: bool = False,
     ) -> list[Message]:
         """Let the context run to its end; what it tells the driver."""
@@ -79,7 +81,12 @@ class Bench:
         if lose_driver:
             self.driver.shutdown(socket.SHUT_WR)
         asked = ContextRoleOptions(
-            run=str(self.folder / "run"), kvs=KVS, label=label, cpus_per_task=cpus_per_task, ssh_nodes=(hosts,)
+            run=str(self.folder / "run"),
+            kvs=KVS,
+            token=token,
+            label=label,
+            cpus_per_task=cpus_per_task,
+            ssh_nodes=(hosts,),
         )
         self.exit_status = Context(asked, self.loop).run()
         return self.heard()
@@ -140,11 +147,17 @@ def test_a_context_offers_its_nodes(bench: Bench) -> None:
     assert len(came.token) == 16
 
 
+def test_a_context_goes_by_the_token_that_it_is_given(bench: Bench) -> None:
+    came = bench.run(ContextRefused(run_done=True, reason=""), token="own")[0]
+    assert isinstance(came, ContextCame)
+    assert came.token == "own"
+
+
 def test_it_starts_the_engines_that_it_is_admitted_with_and_leaves_after_them(bench: Bench) -> None:
-    bench.engines_here("printf '%s\\n' \"$@\"; exit 3")
+    bench.engines_here("printf '%s\\n' \"$@\"")
     heard = bench.run(admitted(7))
     assert [type(message) for message in heard] == [ContextCame, EngineProcessEnded, ContextLeft]
-    assert ended(heard)[7].return_code == 3
+    assert ended(heard)[7].return_code == 0
     assert heard[-1] == ContextLeft(1)
     assert bench.exit_status == 0
     assert bench.output("localhost") == [
@@ -158,7 +171,7 @@ def test_an_engine_elsewhere_is_started_by_ssh_with_the_script_of_the_run(bench:
     heard = bench.run(admitted(0, 1), hosts=(SshNode("localhost", 1), SshNode("h1.example.org", 1)))
     assert bench.output("h1.example.org") == [
         "h1.example.org",
-        f"{bench.folder}/run_dbUtil.sh --engine --label=L --node=h1.example.org --rank=1",
+        f"exec {bench.folder}/run_dbUtil.sh --engine --label=L --node=h1.example.org --rank=1",
     ]
     assert {rank: message.return_code for rank, message in ended(heard).items()} == {0: 0, 1: 255}
 
@@ -192,11 +205,56 @@ def test_an_engine_leads_a_session_of_its_own_with_nothing_to_read(bench: Bench)
     assert bench.output("localhost") == ["leads"]
 
 
-def test_engines_that_never_came_are_ended_with_the_run(bench: Bench) -> None:
+TWO_HOSTS = (SshNode("localhost", 2), SshNode("nowhere", 1))
+
+
+def test_a_host_without_an_engine_is_named_on_the_terminal(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.engines_elsewhere("echo ssh: no such host >&2; exit 255")
+    bench.run(admitted(0, 1), hosts=TWO_HOSTS)
+    assert capsys.readouterr().err == "disbatch: nowhere runs no tasks: ssh: no such host\n"
+    assert bench.exit_status == 0, "there is another one"
+
+
+def test_a_context_without_any_engine_fails(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.engines_here("exit 3")
+    bench.engines_elsewhere("echo ssh: no such host >&2; exit 255")
+    bench.run(admitted(0, 1), hosts=TWO_HOSTS)
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        "disbatch: localhost runs no tasks: its engine ended with 3",
+        "disbatch: nowhere runs no tasks: ssh: no such host",
+    ]
+    assert bench.exit_status == 1
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_context_on_a_terminal_says_that_it_waits(
+    bench: Bench,
+    is_terminal: bool,  # noqa: FBT001 - of the table
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    bench.engines_elsewhere("exit 0")
+    bench.run(admitted(0, 1), hosts=TWO_HOSTS)
+    said = "disbatch: added localhost, nowhere to the run; Ctrl-C takes them away again\n"
+    assert capsys.readouterr().err == (said if is_terminal else "")
+
+
+def test_a_terminal_that_has_gone_does_no_harm(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> int:
+        raise OSError
+
+    bench.engines_here("exit 3")
+    monkeypatch.setattr(sys.stderr, "write", fail)
+    assert bench.run(admitted(0))[-1] == ContextLeft(1)
+
+
+def test_engines_that_never_came_are_ended_with_the_run(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench.engines_here("exec sleep 60")
     heard = bench.run(admitted(4), EndContext(abandoned=(4,)))
     assert ended(heard)[4].return_code == -signal.SIGTERM
-    assert bench.exit_status == 0
+    assert (bench.exit_status, capsys.readouterr().err) == (0, "")
+    assert "told to end by the driver" in bench.log
 
 
 def test_engines_that_came_are_waited_for_however_long_they_take(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,10 +287,10 @@ def test_without_a_driver_engines_that_do_not_end_are_killed(bench: Bench, monke
     assert f"engine 4 ended with {-signal.SIGQUIT}" in bench.log
 
 
-def test_a_context_that_loses_its_driver_ends_its_engines(bench: Bench) -> None:
+def test_a_context_that_loses_its_driver_ends_its_engines(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench.engines_here("exec sleep 60")
     bench.run(admitted(4), lose_driver=True)
-    assert bench.exit_status == 0
+    assert (bench.exit_status, capsys.readouterr().err) == (0, "")
     assert f"engine 4 ended with {-signal.SIGTERM}" in bench.log
 
 
@@ -261,6 +319,15 @@ def test_a_signal_is_told_to_the_driver_which_decides(bench: Bench, number: sign
     assert ContextToldToEnd(1) in heard
     assert ended(heard)[0].return_code == 0, "engines are ended by the driver"
     assert f"got {number.name}" in bench.log
+
+
+def test_a_hang_up_that_is_ignored_stays_so(bench: Bench) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        bench.engines_here("kill -HUP $PPID; sleep 0.02")
+        assert ContextToldToEnd(1) not in bench.run(admitted(0))
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_context_that_comes_too_late_says_so_and_ends_well(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -326,7 +393,9 @@ def test_no_hosts_anywhere_is_told_to_the_driver(bench: Bench, monkeypatch: pyte
     assert isinstance(bench.heard()[0], ContextFailed)
 
 
-@pytest.mark.parametrize(("nodes", "asked"), [(["me.example.org"], True), (["me", "other.example.org"], False)])
+@pytest.mark.parametrize(
+    ("nodes", "asked"), [(["me.example.org"], True), (["ME.Example.org"], True), (["me", "other.example.org"], False)]
+)
 def test_the_full_name_of_this_machine_is_looked_up_only_where_it_counts(
     nodes: list[str],
     asked: bool,  # noqa: FBT001 - of the table

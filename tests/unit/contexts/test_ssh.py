@@ -21,16 +21,17 @@ def test_hosts_become_nodes_in_order_and_the_cores_of_repeated_ones_add_up() -> 
 @pytest.mark.parametrize(
     ("host_name", "full_name", "names"),
     [
-        ("me", "me.example.org", {"localhost", "me", "me.example.org"}),
-        ("me.example.org", "me.example.org", {"localhost", "me", "me.example.org"}),
-        ("me", "me", {"localhost", "me"}),
+        ("me", "me.example.org", {"me", "me.example.org"}),
+        ("me.example.org", "me.example.org", {"me", "me.example.org"}),
+        ("me", "me", {"me"}),
+        ("Me", "ME.example.org", {"me", "me.example.org"}),
     ],
 )
 def test_this_machine_goes_by_several_names(host_name: str, full_name: str, names: set[str]) -> None:
-    assert names_of_this_machine(host_name, full_name) == names
+    assert names_of_this_machine(host_name, full_name) == {"localhost", "127.0.0.1", "::1", *names}
 
 
-@pytest.mark.parametrize("node", sorted(HERE))
+@pytest.mark.parametrize("node", [*sorted(HERE), "LOCALHOST", "Me"])
 def test_an_engine_here_is_started_directly(node: str) -> None:
     command = engine_command(node, HERE, ["python", "disbatch", "--run=x y"], "/work/a b_dbUtil.sh", ["--rank=0"])
     assert command == ["python", "disbatch", "--run=x y", "--rank=0"]
@@ -38,7 +39,7 @@ def test_an_engine_here_is_started_directly(node: str) -> None:
 
 def test_an_engine_elsewhere_is_started_by_ssh_that_asks_nobody_anything() -> None:
     command = engine_command("h1", HERE, ["python"], "/work/run_dbUtil.sh", ["--rank=0"])
-    assert command == [*SSH_COMMAND, "--", "h1", "/work/run_dbUtil.sh --engine --rank=0"]
+    assert command == [*SSH_COMMAND, "--", "h1", "exec /work/run_dbUtil.sh --engine --rank=0"]
     assert command[0] == "ssh"
     assert "BatchMode=yes" in command
 
@@ -47,7 +48,7 @@ def test_an_engine_elsewhere_is_started_by_ssh_that_asks_nobody_anything() -> No
 def test_what_ssh_hands_to_the_shell_there_arrives_word_by_word(script: str) -> None:
     command = engine_command("h1", HERE, ["python"], script, NASTY)
     # As sshd has it done: the words behind the host, joined with blanks, for a shell to read.
-    there = " ".join(command[command.index("h1") + 1 :])
+    there = " ".join(command[command.index("h1") + 1 :]).removeprefix("exec ")
     shown = subprocess.run(
         ["/bin/sh", "-c", f"printf '%s\\0' {there}"], stdout=subprocess.PIPE, check=True
     ).stdout.decode()

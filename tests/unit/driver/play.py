@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from disbatch import messages
 from disbatch.driver import events
 from disbatch.driver.controller import Controller
-from disbatch.driver.membership import GRACE
+from disbatch.driver.membership import GRACE, OWN_TOKEN
 from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Task
 from disbatch.tasks import Phase as When
 from tests.unit.driver.simulation import VERSION, context_came, outcome, settings
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CommandType = TypeVar("CommandType")
-TOKEN = "t"
+TOKEN = OWN_TOKEN
 CANCEL = messages.CancelEngine(GRACE, stop_commands=True)
 
 

@@ -17,6 +17,7 @@ from disbatch.driver import events
 from disbatch.driver.controller import Controller, Phase
 from disbatch.driver.events import Settings
 from disbatch.driver.fleet import HELD_TASKS, Stage
+from disbatch.driver.membership import OWN_TOKEN
 from disbatch.engine import roster
 from disbatch.tasks import Barrier, Outcome, PerEngineTask, Task
 
@@ -79,6 +80,7 @@ class SimulatedEngine:
         self.reports: list[messages.TaskReport] = []
         self.freed: list[int] = []
         self.came = self.connected = self.ended = False
+        self.process_killed: int | None = None
         # What the driver may know of it:
         self.ready_heard = self.farewell_sent = self.gone_heard = False
 
@@ -242,12 +244,13 @@ class SimulatedContext:
         self.outbox.append(Broken())
 
     def reap(self) -> None:
-        """Say which engine processes have ended, and leave when all have."""
+        """Say which processes that were started for engines have ended, and leave when all have."""
         for engine in [] if self.ended else self.engines:
-            if engine.ended and engine not in self.reaped:
+            return_code = 0 if engine.ended else engine.process_killed
+            if return_code is not None and engine not in self.reaped:
                 self.reaped.append(engine)
-                self.outbox.append(messages.EngineProcessEnded(engine.rank, 0, "last words"))
-        if self.rank is not None and not self.ended and all(engine.ended for engine in self.engines):
+                self.outbox.append(messages.EngineProcessEnded(engine.rank, return_code, "last words"))
+        if self.rank is not None and not self.ended and len(self.reaped) == len(self.engines):
             self.ended = True
             self.outbox += [messages.ContextLeft(self.rank), Broken()]
 
@@ -309,6 +312,8 @@ class World:
                 self.wakes.append(command)
             elif isinstance(command, events.TellUser):
                 self.told.append(command.text)
+                given_up = "no engine is left" in command.text
+                assert not (given_up and self.own_context_is_expected), "given up before the own context was there"
             elif isinstance(command, events.EndRun):
                 self.end = command
             else:
@@ -383,18 +388,26 @@ class World:
         items = tuple(self.unread.popleft() for _ in range(count))
         self.handle(events.ItemsRead(items, ended=not self.unread))
 
-    def new_context(self, *cylinders: int) -> SimulatedContext:
-        context = SimulatedContext(f"c{len(self.contexts)}", cylinders)
+    def new_context(self, *cylinders: int, token: str = "") -> SimulatedContext:
+        context = SimulatedContext(token or f"c{len(self.contexts)}", cylinders)
         context.outbox.append(context_came(context.token, *cylinders))
         self.contexts.append(context)
         return context
 
+    @property
+    def own_context_is_expected(self) -> bool:
+        own = (context for context in self.contexts if context.token == OWN_TOKEN)
+        news = (message for context in own for message in context.outbox)
+        return self.own_context_is_coming or any(isinstance(message, messages.ContextCame) for message in news)
+
     def own_context_comes(self) -> None:
         self.own_context_is_coming = False
-        self.new_context(*self.own_cylinders)
+        self.new_context(*self.own_cylinders, token=OWN_TOKEN)
 
-    def own_context_ends(self) -> None:
+    def own_context_ends(self, *, says_why: bool = False) -> None:
         self.own_context_is_coming = False
+        if says_why:
+            self.handle(messages.ContextFailed(OWN_TOKEN, "no core", "give it one"))
         self.handle(events.OwnContextEnded(1, "no such host"))
 
     def deliver_from(self, sender: SimulatedEngine | SimulatedContext) -> None:

@@ -20,7 +20,7 @@ from disbatch.driver.controller import (
 from disbatch.taskfile import Complaint
 from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Task
 from disbatch.tasks import Phase as When
-from tests.unit.driver.play import CANCEL, Play, barrier, play, skipped, task, tasks
+from tests.unit.driver.play import CANCEL, TOKEN, Play, barrier, play, skipped, task, tasks
 from tests.unit.driver.simulation import World, context_came, outcome
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def test_a_report_names_the_node_and_is_recorded_once() -> None:
     run.ends(0, 0, return_code=3)
     run.ends(0, 0)
     (record,) = run.all(events.RecordTask)
-    assert record == events.RecordTask(task(0), "t0", outcome(3), abandoned=False)
+    assert record == events.RecordTask(task(0), "own0", outcome(3), abandoned=False)
 
 
 def test_a_report_of_a_task_that_belongs_to_another_engine_does_not_count() -> None:
@@ -327,7 +327,7 @@ def test_a_failed_per_engine_command_counts_like_a_task(when: When) -> None:
     run.ends(0, 0)
     if when is When.STOP:
         run.per_engine_ends(0, when, return_code=1)
-    assert run.all(events.RecordPerEngineTask)[0].node == "t0"
+    assert run.all(events.RecordPerEngineTask)[0].node == "own0"
     assert run.everybody_leaves() == events.EndRun(1, complete=True)
     assert run.controller.counts.finished == 1
 
@@ -349,7 +349,7 @@ def test_fail_fast_goes_for_per_engine_commands_too(when: When) -> None:
     if when is When.STOP:
         run.ends(0, 0)
     run.per_engine_ends(0, when, return_code=1)
-    assert run.told.startswith(f"PERENGINE {when.value} command in line 1 on t0 failed with return code 1")
+    assert run.told.startswith(f"PERENGINE {when.value} command in line 1 on own0 failed with return code 1")
     assert run.everybody_leaves().exit_status == 1
 
 
@@ -413,7 +413,7 @@ def test_engines_are_told_to_finish_when_every_task_has_its_line() -> None:
 def test_engines_that_have_not_come_by_then_are_refused_and_their_launchers_ended() -> None:
     run = Play()
     run.reads(task(0))
-    run.happens(context_came("t", 1, 1))
+    run.happens(context_came(TOKEN, 1, 1))
     run.comes(0)
     run.is_ready(0)
     run.ends(0, 0)
@@ -424,7 +424,7 @@ def test_engines_that_have_not_come_by_then_are_refused_and_their_launchers_ende
 
 def test_an_engine_that_waits_for_its_settings_is_refused_when_the_run_stops() -> None:
     run = Play()
-    run.happens(context_came("t", 1))
+    run.happens(context_came(TOKEN, 1))
     run.comes(0)
     run.happens(events.SignalCame("SIGINT", 130))
     assert run.said_to(0) == [messages.EngineRefused("the run is over")]
@@ -529,13 +529,17 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: self.world.own_context_is_coming)
     @rule(fate=which)
     def the_own_context_may_end(self, fate: int) -> None:
-        if fate == 7:
-            self.world.own_context_ends()
+        if fate > 5:
+            self.world.own_context_ends(says_why=fate == 6)
 
     @precondition(lambda self: len(self.world.contexts) < 3)
     @rule(cylinders=cylinders)
     def another_context_comes(self, cylinders: list[int]) -> None:
         self.world.new_context(*cylinders)
+
+    @rule()
+    def another_context_cannot_come(self) -> None:
+        self.world.handle(messages.ContextFailed("other", "no core", "give it one"))
 
     @precondition(lambda self: self.world.contexts)
     @rule(which=which, fate=which)
@@ -562,6 +566,16 @@ class AnyOrder(RuleBasedStateMachine):
         lost = [engine for engine in self.world.engines.values() if engine.came and not engine.connected]
         if lost:
             lost[which % len(lost)].die()
+
+    @precondition(lambda self: any(engine.connected for engine in self.world.engines.values()))
+    @rule(which=which, fate=which, return_code=st.sampled_from([-9, 255]))
+    def what_started_an_engine_is_killed_and_it_may_be_lost(self, which: int, fate: int, return_code: int) -> None:
+        connected = [engine for engine in self.world.engines.values() if engine.connected]
+        engine = connected[which % len(connected)]
+        if fate > 4:
+            engine.process_killed = return_code
+        if fate > 5:
+            engine.break_connection(0)
 
     @rule()
     def contexts_see_which_engines_have_ended(self) -> None:

@@ -280,6 +280,15 @@ def test_an_engine_that_was_asked_is_not_asked_again_and_gets_nothing_to_hold() 
     assert place(fleet, 200, 201, may_wait=True) == [1, None]
 
 
+def test_an_engine_that_had_nothing_to_give_back_may_hold_tasks_again() -> None:
+    fleet = holding(1)
+    engine = fleet.engines[0]
+    engine.recalled = True
+    assert place(fleet, 200, may_wait=True) == [None]
+    fleet.recall_answered(engine)
+    assert place(fleet, 200, may_wait=True) == [0]
+
+
 def test_an_engine_whose_tasks_all_run_has_nothing_to_give_back() -> None:
     fleet = holding(1, 1)
     engine = fleet.engines[0]
@@ -343,8 +352,6 @@ class AnyOrder(RuleBasedStateMachine):
         self.next_task_id = 0
         self.passed_over: dict[int, set[int]] = {}
         """For each engine with a free cylinder those that were given a task since it has one or was given one."""
-        self.unsettled: set[int] = set()
-        """Engines that had nothing to give back: they may wait for more work until they report the next time."""
 
     def of(self, *stages: Stage) -> list[Engine]:
         return [engine for engine in self.fleet.engines if engine.stage in stages]
@@ -395,7 +402,7 @@ class AnyOrder(RuleBasedStateMachine):
         engine = self.fleet.place_for_task(may_wait=may_wait)
         if engine is None:
             assert not free, "a cylinder stays free"
-            assert not may_wait or {holder.rank for holder in holders} <= self.unsettled, "an engine could hold more"
+            assert not (may_wait and holders), "an engine could hold more"
             return
         if free:
             assert engine in free, "a task waits although a cylinder is free"
@@ -405,7 +412,6 @@ class AnyOrder(RuleBasedStateMachine):
             assert engine in holders, "an engine holds too much"
         self.fleet.give(engine, self.next_task_id)
         self.next_task_id += 1
-        self.unsettled.discard(engine.rank)
 
     def note_turn(self, engine: Engine, free: list[Engine]) -> None:
         for other in free:
@@ -421,7 +427,6 @@ class AnyOrder(RuleBasedStateMachine):
         engine = busy[which % len(busy)]
         for task_id in sorted(engine.tasks)[:count]:
             self.fleet.release(engine, task_id, elapsed)
-        self.unsettled.discard(engine.rank)
 
     @precondition(lambda self: any(engine.tasks for engine in self.fleet.engines))
     @rule(which=which)
@@ -440,12 +445,9 @@ class AnyOrder(RuleBasedStateMachine):
     def waiting_tasks_come_back(self, which: int) -> None:
         asked = [engine for engine in self.fleet.engines if engine.recalled]
         engine = asked[which % len(asked)]
-        engine.recalled = False
-        waiting = sorted(engine.tasks - engine.lingering)[engine.cylinders :]
-        for task_id in waiting:
+        self.fleet.recall_answered(engine)
+        for task_id in sorted(engine.tasks - engine.lingering)[engine.cylinders :]:
             self.fleet.release(engine, task_id)
-        if not waiting:
-            self.unsettled.add(engine.rank)
 
     @precondition(lambda self: len(self.of(Stage.SERVING)) > 1)
     @rule(which=which, stage=st.sampled_from([Stage.LEAVING, Stage.LOST, Stage.GONE]), is_due=st.integers(0, 3))

@@ -63,6 +63,8 @@ class Loop:
     def on_signal(self, number: signal.Signals, handler: Callable[[], None]) -> None:
         self.signal_handlers[number] = handler
 
+    on_request_to_end = EventLoop.on_request_to_end
+
     def turn(self, timeout: float | None) -> None:
         self.timeouts.append(timeout)
         if self.house.to_happen:

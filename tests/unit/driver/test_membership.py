@@ -10,7 +10,7 @@ from disbatch.driver.fleet import Stage
 from disbatch.driver.membership import GIVE_BACK_AFTER
 from disbatch.tasks import PerEngineTask
 from disbatch.tasks import Phase as When
-from tests.unit.driver.play import CANCEL, Play, play, task, tasks
+from tests.unit.driver.play import CANCEL, TOKEN, Play, play, task, tasks
 from tests.unit.driver.simulation import context_came
 
 # Per-engine commands
@@ -19,7 +19,7 @@ from tests.unit.driver.simulation import context_came
 def test_engines_are_not_admitted_before_the_per_engine_commands_are_known() -> None:
     start, stop = PerEngineTask(When.START, 0, 1, b"p"), PerEngineTask(When.STOP, 0, 2, b"q")
     run = Play()
-    run.happens(context_came("t", 2))
+    run.happens(context_came(TOKEN, 2))
     run.comes(0)
     run.reads(start, ended=False)
     run.reads(stop, ended=False)
@@ -49,15 +49,15 @@ def test_an_engine_gets_tasks_only_when_it_is_ready_and_as_many_as_it_then_says(
 
 def test_a_context_gets_a_rank_a_label_and_ranks_for_its_engines() -> None:
     run = Play()
-    run.happens(context_came("t", 1, 1))
+    run.happens(context_came(TOKEN, 1, 1))
     run.happens(context_came("u", 4, label="SSH0"))
-    assert run.said_to_context("t") == [messages.ContextAdmitted(0, "SSH0", (0, 1))]
+    assert run.said_to_context() == [messages.ContextAdmitted(0, "SSH0", (0, 1))]
     assert run.said_to_context("u") == [messages.ContextAdmitted(1, "SSH0_1", (2,))]
 
 
 def test_a_context_of_another_version_is_refused_and_the_user_told() -> None:
     run = Play()
-    run.happens(context_came("t", 1, version="0.9"))
+    run.happens(context_came(TOKEN, 1, version="0.9"))
     reason = "it is of version 0.9, the driver of 1.0"
     assert run.said_to_context() == [messages.ContextRefused(run_done=False, reason=reason)]
     assert run.told == f"refused the context on host: {reason}"
@@ -73,11 +73,31 @@ def test_a_context_that_comes_when_the_run_is_over_hears_so() -> None:
 def test_the_reason_of_a_context_that_failed_is_told_and_the_run_ends() -> None:
     run = Play()
     run.reads(task(0))
-    run.happens(messages.ContextFailed("t", "no core on localhost", "give it one"))
+    run.happens(messages.ContextFailed(TOKEN, "no core on localhost", "give it one"))
     assert run.told.splitlines() == [
         "no core on localhost; give it one",
         "no engine is left to run the remaining tasks",
     ]
+    assert run.end == events.EndRun(1, complete=False)
+
+
+def test_the_failure_of_a_context_that_somebody_adds_is_told_as_that_and_ends_nothing() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(messages.ContextFailed("u", "no core on localhost", "give it one"))
+    assert run.told == "a context could not join the run: no core on localhost; give it one"
+    run.engines(1)
+    assert run.given == {0: [0]}
+
+
+def test_a_context_that_somebody_adds_and_that_goes_soon_does_not_end_the_run_before_its_own_has_come() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(context_came("u", 1))
+    run.happens(messages.EngineProcessEnded(0, 255, "ssh: connection refused"))
+    run.happens(messages.ContextLeft(0))
+    assert "no engine is left" not in run.told
+    run.happens(events.OwnContextEnded(127, "python: not found"))
     assert run.end == events.EndRun(1, complete=False)
 
 
@@ -97,7 +117,7 @@ def test_the_end_of_its_own_context_later_is_nothing_special() -> None:
 def test_a_run_waits_for_tasks_of_other_contexts_when_one_has_gone() -> None:
     run = play(*tasks(0, 1), cylinders=[1])
     run.happens(messages.ContextLeft(0))
-    run.happens(events.ContextLost("t"))
+    run.happens(events.ContextLost(TOKEN))
     assert run.told == ""
     run.ends(0, 0)
     run.ends(0, 1)
@@ -107,10 +127,10 @@ def test_a_run_waits_for_tasks_of_other_contexts_when_one_has_gone() -> None:
 def test_engines_that_run_survive_their_context_and_others_are_expected_no_longer() -> None:
     run = Play()
     run.reads(*tasks(0, 1))
-    run.happens(context_came("t", 1, 1))
+    run.happens(context_came(TOKEN, 1, 1))
     run.comes(0)
     run.is_ready(0)
-    run.happens(events.ContextLost("t"))
+    run.happens(events.ContextLost(TOKEN))
     assert run.told == "lost the context SSH0; its engines that run go on"
     assert run.given == {0: [0]}
     assert isinstance(run.comes(1)[0], events.SendToEngine)
@@ -120,7 +140,7 @@ def test_engines_that_run_survive_their_context_and_others_are_expected_no_longe
 def test_a_context_told_to_end_has_its_engines_cancelled_and_its_tasks_run_elsewhere() -> None:
     run = Play()
     run.reads(*tasks(0, 1, 2))
-    run.happens(context_came("t", 1, 1))
+    run.happens(context_came(TOKEN, 1, 1))
     run.comes(0)
     run.is_ready(0)
     run.engines(1, token="u")
@@ -140,11 +160,11 @@ def test_a_context_told_to_end_has_its_engines_cancelled_and_its_tasks_run_elsew
 def test_an_engine_of_another_version_is_refused_and_the_user_told() -> None:
     run = Play()
     run.reads(task(0))
-    run.happens(context_came("t", 1, 1))
+    run.happens(context_came(TOKEN, 1, 1))
     run.comes(0, version="0.9")
     reason = "it is of version 0.9, the driver of 1.0"
     assert run.said_to(0) == [messages.EngineRefused(reason)]
-    assert run.told == f"refused the engine on t0: {reason}"
+    assert run.told == f"refused the engine on own0: {reason}"
 
 
 @pytest.mark.parametrize("rank", [-1, 1, 7])
@@ -164,10 +184,10 @@ def test_a_second_engine_of_a_rank_gets_no_answer_because_the_first_would_hear_i
 def test_an_engine_that_cannot_serve_is_named_and_the_others_go_on() -> None:
     run = Play()
     run.reads(task(0))
-    run.happens(context_came("t", 1, 1))
+    run.happens(context_came(TOKEN, 1, 1))
     run.comes(0)
     run.happens(messages.EngineUnfit(0, "no such directory"))
-    assert run.told == "t0 runs no tasks: no such directory"
+    assert run.told == "own0 runs no tasks: no such directory"
     run.comes(1)
     run.is_ready(1)
     assert run.given == {1: [0]}
@@ -176,25 +196,26 @@ def test_an_engine_that_cannot_serve_is_named_and_the_others_go_on() -> None:
 def test_an_engine_that_does_not_start_is_named_with_the_last_words() -> None:
     run = Play()
     run.reads(task(0))
-    run.happens(context_came("t", 1, 1))
+    run.happens(context_came(TOKEN, 1, 1))
     run.happens(messages.EngineProcessEnded(0, 255, "ssh: connection refused"))
     run.happens(messages.EngineProcessEnded(1, -9, ""))
     assert run.told.splitlines() == [
-        "t0 runs no tasks: its engine did not start: ssh: connection refused",
-        "t1 runs no tasks: its engine did not start: what was to start it ended with -9",
+        "own0 runs no tasks: its engine did not start: ssh: connection refused",
+        "own1 runs no tasks: its engine did not start: what was to start it ended with -9",
         "no engine is left to run the remaining tasks",
     ]
 
 
-def test_the_end_of_the_process_of_an_engine_that_has_come_is_no_news() -> None:
+@pytest.mark.parametrize("rank", [-1, 0, 7])
+def test_the_end_of_the_process_of_an_engine_that_was_not_awaited_is_no_news(rank: int) -> None:
     run = play(*tasks(0))
-    assert run.happens(messages.EngineProcessEnded(0, 0, "")) == []
+    assert run.happens(messages.EngineProcessEnded(rank, 0, "")) == []
 
 
 def test_tasks_of_a_lost_engine_run_again_when_they_have_surely_ended() -> None:
     run = play(*tasks(0, 1, 2), cylinders=[2, 1])
     commands = run.happens(events.EngineLost(0))
-    assert run.told == "lost the engine on t0; 2 tasks are to run again"
+    assert run.told == "lost the engine on own0; 2 tasks are to run again"
     assert events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(0)) in commands
     run.ends(1, 2)
     assert run.given == {0: [0, 1], 1: [2]}
@@ -205,10 +226,47 @@ def test_tasks_of_a_lost_engine_run_again_when_they_have_surely_ended() -> None:
     assert run.everybody_leaves() == events.EndRun(0, complete=True)
 
 
+def test_a_lost_engine_that_has_ended_for_sure_is_not_waited_for() -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1])
+    run.ends(1, 1)
+    run.happens(events.EngineLost(0))
+    run.happens(messages.EngineProcessEnded(0, 128 + 9, ""))
+    assert run.given[1] == [1, 0]
+    assert run.happens(events.TasksCouldBeGivenBack(0)) == []
+
+
+def test_what_an_engine_that_has_ended_has_said_is_heard_before_its_tasks_are_given_back() -> None:
+    run = play(*tasks(0, 1, 2, 3), cylinders=[2, 1])
+    run.happens(messages.EngineProcessEnded(0, 128 + 9, ""))
+    run.ends(1, 2)
+    assert run.given == {0: [0, 1], 1: [2, 3]}
+    run.ends(0, 0)
+    run.happens(events.EngineLost(0))
+    run.ends(1, 3)
+    assert run.given[1] == [2, 3, 1]
+    assert run.recorded == [2, 0, 3]
+
+
+@pytest.mark.parametrize("return_code", [255, -9])
+@pytest.mark.parametrize("is_lost_first", [False, True])
+def test_an_engine_whose_keeper_or_ssh_did_not_end_by_itself_may_still_run_its_tasks(
+    return_code: int,
+    is_lost_first: bool,  # noqa: FBT001 - of the table
+) -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1])
+    run.ends(1, 1)
+    news: list[events.Event] = [events.EngineLost(0), messages.EngineProcessEnded(0, return_code, "")]
+    for event in news if is_lost_first else reversed(news):
+        run.happens(event)
+    assert run.given == {0: [0], 1: [1]}
+    run.happens(events.TasksCouldBeGivenBack(0))
+    assert run.given[1] == [1, 0]
+
+
 def test_a_lost_engine_without_tasks_is_gone_at_once() -> None:
     run = play(task(0), cylinders=[1, 1])
     run.happens(events.EngineLost(1))
-    assert run.told == "lost the engine on t1"
+    assert run.told == "lost the engine on own1"
     assert run.controller.fleet.engines[1].stage is Stage.GONE
 
 
@@ -261,7 +319,7 @@ def test_a_run_whose_last_engine_was_lost_waits_before_it_gives_up() -> None:
 def test_engines_share_out_what_their_own_context_says() -> None:
     run = Play()
     run.reads(task(0))
-    run.happens(context_came("t", 1, environment_resources=("GPUS",)))
+    run.happens(context_came(TOKEN, 1, environment_resources=("GPUS",)))
     run.happens(context_came("u", 1))
     run.comes(0)
     run.comes(1)

@@ -23,6 +23,7 @@ import pytest
 from disbatch import __version__, options
 from disbatch.driver import address, events, process
 from disbatch.driver.controller import Controller, Counts
+from disbatch.driver.membership import OWN_TOKEN
 from disbatch.driver.recorder import Recorder
 from disbatch.errors import DisbatchError, UsageError
 from disbatch.options import Address, ContextRoleOptions, SshNode
@@ -470,6 +471,7 @@ def test_the_own_context_is_told_what_the_user_has_asked_for(bench: Bench) -> No
     assert options.parse(ContextRoleOptions, words, program="", description="") == ContextRoleOptions(
         run=f"{bench.folder}/run",
         kvs=Address("127.0.0.1", PORT),
+        token=OWN_TOKEN,
         cpus_per_task=0.5,
         label="-mine",
         ssh_nodes=((SshNode("localhost", 2), SshNode("node7", 4), SshNode("node8", 4)),),
@@ -506,7 +508,7 @@ def test_an_open_store_has_no_secret_and_the_user_is_warned(
     bench.main("-p", "run", "--insecure-kvs")
     assert bench.run.secret is None
     assert "KVSSTCP_SECRET" not in bench.run.own_context.environment
-    assert "KVSSTCP_SECRET" not in bench.content("run_dbUtil.sh")
+    assert "unset KVSSTCP_SECRET\n" in bench.content("run_dbUtil.sh")
     assert "disbatch: --insecure-kvs: whoever can connect" in capsys.readouterr().err
 
 

@@ -89,7 +89,9 @@ def test_fewer_elements_make_fewer_cylinders() -> None:
 
 @pytest.mark.parametrize("base", [{}, {b"GPUS": b""}, {b"GPUS": b","}])
 def test_a_shared_variable_without_elements_leaves_no_cylinder(base: dict[bytes, bytes]) -> None:
-    assert environment(base, shared=("GPUS",)).cylinders == 0
+    made = environment({**base, b"PORTS": b"1,2"}, shared=("PORTS", "GPUS"))
+    assert made.cylinders == 0
+    assert made.empty == ["GPUS"]
 
 
 def test_empty_elements_do_not_count() -> None:

@@ -117,7 +117,7 @@ def test_the_engine_can_kill_its_own_orphans() -> None:
 @pytest.mark.parametrize("kill", [os.kill, os.killpg])
 def test_the_engine_is_asked_to_end_when_the_keeper_or_its_group_is_killed(kill: Callable[[int, int], None]) -> None:
     with Kept("""
-signal.signal(signal.SIGTERM, lambda *_: (print('asked to end', flush=True), os._exit(0)))
+signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'asked to end\\n'), os._exit(0)))
 print('ready', flush=True)
 signal.pause()
 """) as kept:
@@ -150,10 +150,29 @@ while True:
     signal.pause()
 """) as kept:
         assert kept.line() == "ready"
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             kept.keeper.send_signal(number)
             assert kept.line() == number.name
         assert kept.keeper.poll() is None
+
+
+def test_signals_that_come_when_the_engine_has_ended_go_to_nobody() -> None:
+    """The engine's pid may be that of another process by then."""
+    code = """
+import os
+from disbatch.engine import keeper
+
+def kill_children():
+    for number in (*keeper.FORWARDED, keeper.AT_ONCE):
+        os.kill(os.getpid(), number)
+
+keeper.kill_children = kill_children
+keeper._forward = lambda *_: print("forwarded", flush=True)
+keeper.fork_from_keeper()
+os._exit(7)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, timeout=DEADLINE, check=False)
+    assert (done.returncode, done.stdout) == (7, b"")
 
 
 @pytest.mark.parametrize(

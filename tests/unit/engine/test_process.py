@@ -240,9 +240,11 @@ def test_an_engine_that_cannot_reach_the_runs_directory_says_so(bench: Bench) ->
     ]
 
 
-def test_an_engine_without_an_element_to_share_out_says_so(bench: Bench) -> None:
-    heard = bench.run(bench.admission(shared=("NO_SUCH_GPUS",)))
-    assert heard[1:] == [EngineUnfit(RANK, "no element in NO_SUCH_GPUS to give to a task"), EngineLeft(RANK)]
+def test_an_engine_without_an_element_to_share_out_says_of_what(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORTS", "1,2")
+    heard = bench.run(bench.admission(shared=("NO_SUCH_GPUS", "PORTS", "NO_SUCH_TPUS")))
+    problem = "no element in NO_SUCH_GPUS or NO_SUCH_TPUS to give to a task"
+    assert heard[1:] == [EngineUnfit(RANK, problem), EngineLeft(RANK)]
 
 
 def test_fewer_elements_to_share_out_make_a_smaller_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
