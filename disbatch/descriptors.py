@@ -31,7 +31,7 @@ def room() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-def give_back(pid: int, limit: Limit | None) -> None:
+def restore_limit(pid: int, limit: Limit | None) -> None:
     """Give a child that was just started the limit that `make_room` has raised here, if it did."""
     if limit is not None:
         with suppress(ProcessLookupError, PermissionError):  # it has ended, or is another user's already

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from disbatch.errors import DisbatchError, DriverUnreachableError
+from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.client import KVSClient, KVSError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from disbatch.options import Address
 
-SECRET_VARIABLE = "KVSSTCP_SECRET"  # noqa: S105 - the name of the variable, not its value
 CONNECT_PATIENCE = 30.0
 """Seconds that connecting to the driver may take."""
 

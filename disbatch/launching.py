@@ -58,7 +58,7 @@ class Launched:
                 )
         except OSError as error:
             raise DisbatchError(f"cannot start {error.filename or command[0]}: {error.strerror}") from error
-        descriptors.give_back(self._process.pid, limit)
+        descriptors.restore_limit(self._process.pid, limit)
 
     def return_code(self) -> int | None:
         """Exit status (-n for signal n), None while it runs."""

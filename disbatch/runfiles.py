@@ -11,6 +11,8 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from disbatch.kvsstcp.auth import SECRET_VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -114,7 +116,7 @@ def script_text(
     ]
     lines += [
         # The user's environment may hold that of another store.
-        "unset KVSSTCP_SECRET" if secret is None else f"export KVSSTCP_SECRET={shlex.quote(secret)}",
+        f"unset {SECRET_VARIABLE}" if secret is None else f"export {SECRET_VARIABLE}={shlex.quote(secret)}",
         'if [ "$1" = --engine ]; then',
         "    shift",
         f'    exec {start} --engine {run} "$@"',

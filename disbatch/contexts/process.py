@@ -13,8 +13,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from disbatch import __version__, messages, options
-from disbatch.contexts import base, ssh
+from disbatch import __version__, layout, messages, options
+from disbatch.contexts import ssh
 from disbatch.errors import DisbatchError, DriverUnreachableError, ExitStatus
 from disbatch.eventloop import EventLoop
 from disbatch.joining import connect, open_log
@@ -98,7 +98,7 @@ class Context:
 
     def _lay_out(self) -> tuple[messages.NodeOffer, ...]:
         hosts = self._asked.nodes or options.ssh_nodes_of_environment(os.environ)
-        return base.lay_out(ssh.nodes_of(hosts), self._asked.cpus_per_task, self._asked.tasks_per_node)
+        return layout.lay_out(layout.nodes_of(hosts), self._asked.cpus_per_task, self._asked.tasks_per_node)
 
     # What comes from the driver.
 

@@ -1,6 +1,6 @@
 """Hosts that the user names: this machine directly, others through ssh.
 
-Pure. It turns a list of hosts into nodes, and a node into the command that starts an engine there.
+Pure. It turns the name of a node into the command that starts an engine there.
 """
 
 from __future__ import annotations
@@ -8,26 +8,14 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from disbatch.contexts.base import Node
-
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
-
-    from disbatch.options import SshNode
+    from collections.abc import Collection, Sequence
 
 SYSTEM = "SSH"
 """What contexts of this kind call themselves, and begin their default labels with."""
 
 SSH_COMMAND = ("ssh", "-T", "-n", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15")
 """ssh that asks nobody anything and gives up on a host that does not answer."""
-
-
-def nodes_of(hosts: Iterable[SshNode]) -> tuple[Node, ...]:
-    """One node for each host, in order of first mention; the cores of a host that is named again add up."""
-    cores: dict[str, int] = {}
-    for host in hosts:
-        cores[host.host] = cores.get(host.host, 0) + host.cores
-    return tuple(Node(name, count) for name, count in cores.items())
 
 
 def names_of_this_machine(host_name: str, full_name: str) -> frozenset[str]:

@@ -10,15 +10,14 @@ import socket
 from typing import TYPE_CHECKING
 
 from disbatch.errors import DisbatchError
+from disbatch.kvsstcp.endpoint import BACKLOG, EVERY_ADDRESS
 from disbatch.options import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_BACKLOG = 4096  # a thousand engines connect at once; the kernel cuts this down to its own limit
 _ANYWHERE = "198.51.100.1"  # of TEST-NET-2 (RFC 5737): nothing is ever sent to it
 _DISCARD = 9
-_EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - to recognise them
 _OF_NO_USE_TO_OTHERS = ("127.", "::1", "fe80:")  # loopback and link-local
 
 
@@ -28,13 +27,13 @@ def listen(wanted: Address | None) -> socket.socket:
     try:
         if host not in ("", "::"):
             family, _, _, _, at = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-            return socket.create_server(at[:2], family=family, backlog=_BACKLOG)
+            return socket.create_server(at[:2], family=family, backlog=BACKLOG)
         if socket.has_dualstack_ipv6():
             try:
-                return socket.create_server(("", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
+                return socket.create_server(("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
             except OSError:
                 pass  # a kernel that knows IPv6 and has it switched off
-        return socket.create_server(("", port), backlog=_BACKLOG)
+        return socket.create_server(("", port), backlog=BACKLOG)
     except (OSError, UnicodeError) as error:  # UnicodeError: a text that no host name can be
         # `create_server` repeats the address behind the reason, as Python writes it.
         reason = str(getattr(error, "strerror", None) or error).partition(" (while ")[0]
@@ -46,7 +45,7 @@ def listen(wanted: Address | None) -> socket.socket:
 
 def advertised(wanted: Address | None, port: int, hosts: Iterable[str]) -> Address:
     """Address by which `hosts` of the run, and others later, reach a store that listens at `port`."""
-    if wanted and wanted.host not in _EVERY_ADDRESS:
+    if wanted and wanted.host not in EVERY_ADDRESS:
         return Address(wanted.host, port)
     name = os.uname().nodename
     if _leads_elsewhere(name):
@@ -60,7 +59,7 @@ def advertised(wanted: Address | None, port: int, hosts: Iterable[str]) -> Addre
 
 def local(wanted: Address | None, port: int) -> Address:
     """Address by which processes on this machine reach it, whatever becomes of its network meanwhile."""
-    return Address(wanted.host if wanted and wanted.host not in _EVERY_ADDRESS else "127.0.0.1", port)
+    return Address(wanted.host if wanted and wanted.host not in EVERY_ADDRESS else "127.0.0.1", port)
 
 
 def _leads_elsewhere(name: str) -> bool:

@@ -35,7 +35,7 @@ HURRY_PATIENCE = 2.0
 """Seconds that engines have to leave once the user is in a hurry."""
 
 
-class Phase(Enum):
+class RunPhase(Enum):
     """How far the run is; it only ever moves on."""
 
     WORKING = auto()
@@ -63,7 +63,7 @@ class Controller:
         self._settings = settings
         self.counts = Counts()
         self.fleet = Fleet()
-        self.phase = Phase.WORKING
+        self.phase = RunPhase.WORKING
         self.check_failed = False
         """Whether a CHECK has ended the run: it will again, unless what failed runs again."""
         self._commands: list[Command] = []
@@ -100,7 +100,7 @@ class Controller:
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Commands that follow from `event`."""
-        if self.phase is Phase.ENDED:
+        if self.phase is RunPhase.ENDED:
             return []
         self._now = now
         self._handlers[type(event)](event)
@@ -122,7 +122,7 @@ class Controller:
 
     def _items_read(self, event: events.ItemsRead) -> None:
         self._is_reading = False
-        if self.phase is Phase.WORKING:
+        if self.phase is RunPhase.WORKING:
             self._backlog.extend(event.items)
             self._barriers_ahead += sum(isinstance(item, Barrier) for item in event.items)
             self._list_ended = self._list_ended or event.ended
@@ -132,22 +132,22 @@ class Controller:
 
     def _advance(self) -> None:
         """Do all that the state allows; called after every event."""
-        if self.phase is Phase.WORKING:
+        if self.phase is RunPhase.WORKING:
             self._work_off_backlog()
             self._send_new_tasks()
-        if self.phase is Phase.WORKING:
+        if self.phase is RunPhase.WORKING:
             self._read_ahead()
             self._recall_held_tasks()
             if self._list_ended and not self._backlog and not self._outstanding:
                 self._finish()
             elif self._membership.is_forsaken:
                 self._stop(ExitStatus.FAILED, "no engine is left to run the remaining tasks")
-        if self.phase in (Phase.FINISHING, Phase.STOPPING):
+        if self.phase in (RunPhase.FINISHING, RunPhase.STOPPING):
             self._end_if_alone()
 
     def _work_off_backlog(self) -> None:
         backlog = self._backlog
-        while backlog and self.phase is Phase.WORKING:
+        while backlog and self.phase is RunPhase.WORKING:
             item = backlog[0]
             if isinstance(item, Task):
                 if not self._start(item):
@@ -161,8 +161,7 @@ class Controller:
                 self._per_engine_tasks.append(item)
             else:
                 self._complain(item)
-            if backlog:
-                backlog.popleft()
+            backlog.popleft()
         if self._list_ended:
             self._membership.settle_per_engine_tasks(tuple(self._per_engine_tasks))
 
@@ -197,7 +196,7 @@ class Controller:
             if task_id in engine.tasks:
                 self.fleet.release(engine, task_id)
                 returned.append(self._outstanding.pop(task_id)[0])
-        if self.phase is Phase.WORKING:
+        if self.phase is RunPhase.WORKING:
             self._give_back(returned)
 
     def _send_new_tasks(self) -> None:
@@ -260,11 +259,11 @@ class Controller:
                 continue  # it has been given to another engine since, whose report will count
             del self._outstanding[report.task_id]
             self.fleet.release(engine, report.task_id, report.outcome.elapsed)
-            if report.outcome.interrupted and self.phase is Phase.WORKING:
+            if report.outcome.interrupted and self.phase is RunPhase.WORKING:
                 interrupted.append(task)
             else:
                 self._record(task, engine, report)
-        if self.phase is Phase.WORKING:
+        if self.phase is RunPhase.WORKING:
             self._give_back(interrupted)
 
     def _record(self, task: Task, engine: Engine, report: messages.TaskReport) -> None:
@@ -314,13 +313,13 @@ class Controller:
         tasks = [self._outstanding.pop(task_id)[0] for task_id in engine.tasks]
         engine.tasks.clear()
         engine.lingering.clear()
-        if self.phase is Phase.WORKING:
+        if self.phase is RunPhase.WORKING:
             self._give_back(tasks)
 
     # The end.
 
     def _signal_came(self, event: events.SignalCame) -> None:
-        if self.phase is Phase.STOPPING:
+        if self.phase is RunPhase.STOPPING:
             self._hurry()
         else:
             self._stop(event.exit_status, f"got {event.name}; ending the running tasks (again: at once)")
@@ -331,17 +330,17 @@ class Controller:
         self._set_patience(HURRY_PATIENCE)
 
     def _finish(self) -> None:
-        self.phase = Phase.FINISHING
+        self.phase = RunPhase.FINISHING
         if self._settings.exit_code and self.counts.failed:
             self._exit_status = ExitStatus.FAILED
         self._membership.close(messages.FinishEngine())
 
     def _stop(self, exit_status: int, reason: str) -> None:
         """Cut the run short, unless it is being cut short already."""
-        if self.phase in (Phase.STOPPING, Phase.ENDED):
+        if self.phase in (RunPhase.STOPPING, RunPhase.ENDED):
             return
         self._tell(reason)
-        self.phase = Phase.STOPPING
+        self.phase = RunPhase.STOPPING
         self._exit_status = exit_status
         self._backlog.clear()
         self._new.clear()
@@ -364,10 +363,8 @@ class Controller:
         self._end()
 
     def _end(self) -> None:
-        if self.phase is Phase.ENDED:
-            return
-        complete = self.phase is Phase.FINISHING
+        complete = self.phase is RunPhase.FINISHING
         if complete and self._settings.exit_code and self.counts.failed:
             self._exit_status = ExitStatus.FAILED  # a STOP command may have failed since
-        self.phase = Phase.ENDED
+        self.phase = RunPhase.ENDED
         self._do(events.EndRun(self._exit_status, complete=complete))

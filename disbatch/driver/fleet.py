@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from disbatch.messages import ContextCame
 
 
-class Stage(Enum):
+class EngineStage(Enum):
     """How far an engine is; it only ever moves on, and any stage may be followed by GONE."""
 
     EXPECTED = auto()
@@ -62,7 +62,7 @@ class Engine:
     node: str
     cylinders: int
     cores_per_cylinder: int
-    stage: Stage = Stage.EXPECTED
+    stage: EngineStage = EngineStage.EXPECTED
     tasks: set[int] = field(default_factory=set)
     lingering: set[int] = field(default_factory=set)
     average: float = math.inf
@@ -77,13 +77,13 @@ class Engine:
     @property
     def has_room(self) -> bool:
         """Whether a task given to it now would start at once."""
-        return self.stage is Stage.SERVING and self.wanting_cylinders < self.cylinders
+        return self.stage is EngineStage.SERVING and self.wanting_cylinders < self.cylinders
 
     @property
     def may_hold_more(self) -> bool:
         """Whether a task given to it now would start soon enough to be better off than in the driver's list."""
         return (
-            self.stage is Stage.SERVING
+            self.stage is EngineStage.SERVING
             and not self.recalled
             and self.wanting_cylinders < self.cylinders * (1 + min(HELD_TASKS, int(HELD_WORK / self.average)))
         )
@@ -96,7 +96,7 @@ class Engine:
     @property
     def can_hear(self) -> bool:
         """Whether it has come and not gone."""
-        return self.stage in (Stage.WAITING, Stage.STARTING, Stage.SERVING, Stage.LEAVING)
+        return self.stage in (EngineStage.WAITING, EngineStage.STARTING, EngineStage.SERVING, EngineStage.LEAVING)
 
 
 @dataclass(slots=True)
@@ -172,14 +172,14 @@ class Fleet:
 
     def serve(self, engine: Engine, cylinders: int) -> None:
         """Let an engine take tasks in that many cylinders."""
-        self.move(engine, Stage.SERVING)
+        self.move(engine, EngineStage.SERVING)
         engine.cylinders = cylinders
         self.cylinders += cylinders
         self._queue(engine)
 
-    def move(self, engine: Engine, stage: Stage) -> None:
+    def move(self, engine: Engine, stage: EngineStage) -> None:
         """Note that an engine has got to another stage; `serve` is for the one that takes tasks."""
-        if engine.stage is Stage.SERVING:
+        if engine.stage is EngineStage.SERVING:
             self.cylinders -= engine.cylinders
             self._holding.pop(engine.rank, None)
         engine.stage = stage
@@ -228,7 +228,7 @@ class Fleet:
             self._with_room.add(engine)
         if engine.may_hold_more:
             self._may_hold.add(engine)
-        if engine.holds and engine.stage is Stage.SERVING:
+        if engine.holds and engine.stage is EngineStage.SERVING:
             self._holding[engine.rank] = engine
         else:
             self._holding.pop(engine.rank, None)
@@ -245,4 +245,4 @@ class Fleet:
 
     def any_left(self) -> bool:
         """Whether any engine is not GONE."""
-        return any(engine.stage is not Stage.GONE for engine in self.engines)
+        return any(engine.stage is not EngineStage.GONE for engine in self.engines)

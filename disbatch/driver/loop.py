@@ -1,4 +1,4 @@
-"""The driver's turns: what comes in becomes events, `perform` does what the controller answers.
+"""The driver's turns: what comes in becomes events, `_perform` does what the controller answers.
 
 A thin shell. All of a turn's records are written before anything that follows from them is sent or announced.
 """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from disbatch import messages
 from disbatch.driver import events
-from disbatch.driver.fleet import Stage
+from disbatch.driver.fleet import EngineStage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ class Membership:
             events.EngineLost: self._engine_lost,
             events.ContextLost: self._context_lost,
             events.OwnContextEnded: self._own_context_ended,
-            events.TasksCouldBeGivenBack: self._give_back,
+            events.TasksCouldBeGivenBack: self._has_ended_by_now,
             messages.ContextCame: self._context_came,
             messages.ContextFailed: self._context_failed,
             messages.ContextToldToEnd: self._context_told_to_end,
@@ -78,7 +78,7 @@ class Membership:
         if self._per_engine_tasks is None:
             self._per_engine_tasks = tasks
             for engine in self._fleet.engines:
-                if engine.stage is Stage.WAITING:
+                if engine.stage is EngineStage.WAITING:
                     self._admit_engine(engine, tasks)
 
     @property
@@ -90,11 +90,11 @@ class Membership:
         """Let nobody in any more, and send everybody away."""
         self._open = False
         for engine in self._fleet.listening():
-            if engine.stage is Stage.WAITING:
-                self._fleet.move(engine, Stage.GONE)
+            if engine.stage is EngineStage.WAITING:
+                self._fleet.move(engine, EngineStage.GONE)
                 self._do(events.SendToEngine(engine.rank, messages.EngineRefused("the run is over")))
             else:
-                self._fleet.move(engine, Stage.LEAVING)
+                self._fleet.move(engine, EngineStage.LEAVING)
                 self._do(events.SendToEngine(engine.rank, farewell))
         for context in self._fleet.contexts:
             if not context.gone:
@@ -144,7 +144,7 @@ class Membership:
         context = self._fleet.contexts[event.context_rank]
         for engine in self._engines_of(context):
             if engine.can_hear:
-                self._fleet.move(engine, Stage.LEAVING)
+                self._fleet.move(engine, EngineStage.LEAVING)
                 self._do(events.SendToEngine(engine.rank, messages.CancelEngine(GRACE, stop_commands=True)))
         self._do(events.SendToContext(context.token, messages.EndContext(self._abandon(context))))
 
@@ -168,9 +168,9 @@ class Membership:
 
     def _abandon(self, context: Context) -> tuple[int, ...]:
         """Expect no longer those engines of the context that have not come; their ranks."""
-        expected = [engine for engine in self._engines_of(context) if engine.stage is Stage.EXPECTED]
+        expected = [engine for engine in self._engines_of(context) if engine.stage is EngineStage.EXPECTED]
         for engine in expected:
-            self._fleet.move(engine, Stage.GONE)
+            self._fleet.move(engine, EngineStage.GONE)
         return tuple(engine.rank for engine in expected)
 
     # Engines.
@@ -179,22 +179,22 @@ class Membership:
         engine = self._fleet.engine(event.engine_rank)
         if engine is not None and engine.can_hear:
             return  # an answer would reach the engine that is here already, under the same key
-        if engine is None or engine.stage is not Stage.EXPECTED or not self._open:
+        if engine is None or engine.stage is not EngineStage.EXPECTED or not self._open:
             refusal = messages.EngineRefused("the run is over, or does not expect this engine")
             self._do(events.SendToEngine(event.engine_rank, refusal))
             return
         if event.version != self._settings.version:
-            self._fleet.move(engine, Stage.GONE)
+            self._fleet.move(engine, EngineStage.GONE)
             reason = self._other_version(event.version)
             self._tell(f"refused the engine on {engine.node}: {reason}")
             self._do(events.SendToEngine(engine.rank, messages.EngineRefused(reason)))
             return
-        self._fleet.move(engine, Stage.WAITING)
+        self._fleet.move(engine, EngineStage.WAITING)
         if self._per_engine_tasks is not None:
             self._admit_engine(engine, self._per_engine_tasks)
 
     def _admit_engine(self, engine: Engine, per_engine_tasks: tuple[PerEngineTask, ...]) -> None:
-        self._fleet.move(engine, Stage.STARTING)
+        self._fleet.move(engine, EngineStage.STARTING)
         settings = messages.EngineAdmitted(
             directory=self._settings.directory,
             job=self._settings.job,
@@ -208,7 +208,7 @@ class Membership:
 
     def _engine_ready(self, event: messages.EngineReady) -> None:
         engine = self._fleet.engine(event.engine_rank)
-        if engine is not None and engine.stage is Stage.STARTING:
+        if engine is not None and engine.stage is EngineStage.STARTING:
             self._fleet.serve(engine, event.cylinders)
 
     def _engine_unfit(self, event: messages.EngineUnfit) -> None:
@@ -223,10 +223,10 @@ class Membership:
             return
         # What was started is the keeper, which ends last; only when it was killed itself may something live on.
         engine.nothing_runs = 0 <= event.return_code < SSH_FAILED
-        if engine.stage is Stage.LOST and engine.nothing_runs:
+        if engine.stage is EngineStage.LOST and engine.nothing_runs:
             self._engine_is_gone(engine)
-        elif engine.stage is Stage.EXPECTED:
-            self._fleet.move(engine, Stage.GONE)
+        elif engine.stage is EngineStage.EXPECTED:
+            self._fleet.move(engine, EngineStage.GONE)
             why = event.last_words or f"what was to start it ended with {event.return_code}"
             self._tell(f"{engine.node} runs no tasks: its engine did not start: {why}")
 
@@ -242,14 +242,14 @@ class Membership:
         held = len(engine.tasks)
         self._tell(f"lost the engine on {engine.node}" + (f"; {held} tasks are to run again" if held else ""))
         if engine.tasks and self._open and not engine.nothing_runs:
-            self._fleet.move(engine, Stage.LOST)
+            self._fleet.move(engine, EngineStage.LOST)
             self._do(events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(engine.rank)))
         else:
             self._engine_is_gone(engine)
 
-    def _give_back(self, event: events.TasksCouldBeGivenBack) -> None:
+    def _has_ended_by_now(self, event: events.TasksCouldBeGivenBack) -> None:
         self._engine_is_gone(self._fleet.engines[event.engine_rank])
 
     def _engine_is_gone(self, engine: Engine) -> None:
-        self._fleet.move(engine, Stage.GONE)
+        self._fleet.move(engine, EngineStage.GONE)
         self._on_gone(engine)

@@ -13,7 +13,7 @@ from dataclasses import astuple, fields
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from disbatch import __version__, options, runfiles, statusfile
+from disbatch import __version__, layout, options, runfiles, statusfile
 from disbatch.driver import address
 from disbatch.driver.controller import Controller
 from disbatch.driver.events import Settings
@@ -23,7 +23,8 @@ from disbatch.driver.membership import OWN_TOKEN
 from disbatch.driver.recorder import NameTakenError, Recorder
 from disbatch.errors import DisbatchError, ExitStatus, TaskFileError
 from disbatch.eventloop import EventLoop
-from disbatch.joining import SECRET_VARIABLE, open_log
+from disbatch.joining import open_log
+from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.endpoint import new_secret
 from disbatch.launching import disbatch_command
 from disbatch.runfiles import RunFiles
@@ -41,6 +42,7 @@ INHERITED = ("cpus_per_task", "tasks_per_node", "environment_resources")
 def main(asked: DriverOptions, resume_command: Callable[..., str]) -> int:
     """Be a driver; the exit status. `resume_command` is `options.resume_command` for what the user has typed."""
     hosts = asked.nodes or options.ssh_nodes_of_environment(os.environ)
+    layout.lay_out(layout.nodes_of(hosts), asked.cpus_per_task, asked.tasks_per_node)
     task_file = _open_task_file(asked.task_file)
     earlier = _earlier_runs(asked)
     try:

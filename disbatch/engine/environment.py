@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.tasks import NO_REPEAT
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
     from disbatch.messages import EngineAdmitted
     from disbatch.tasks import PerEngineTask, Task
-
-SECRET_VARIABLE = b"KVSSTCP_SECRET"
-"""Where a process of the run finds the secret of the key-value store; no task ever does."""
 
 NO_CYLINDER = -1
 """Cylinder rank that a per-engine command sees."""
@@ -35,7 +33,7 @@ class TaskEnvironment:
     """
 
     def __init__(self, base: Mapping[bytes, bytes], settings: EngineAdmitted, engine_rank: int) -> None:
-        common = {name: value for name, value in base.items() if name != SECRET_VARIABLE}
+        common = {name: value for name, value in base.items() if name != SECRET_VARIABLE.encode()}
         resources = shared_resources(settings.environment_resources, common)
         self.cylinders = min([settings.cylinders, *map(len, resources.values())])
         self.empty = [name.decode() for name, elements in resources.items() if not elements]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from disbatch import descriptors
@@ -87,11 +88,10 @@ class SubprocessLauncher:
 def session_by_posix_spawn() -> bool:
     """Whether posix_spawn can start a session here: decided when Python was compiled, so trying is the only way."""
     try:
-        os.posix_spawn("/nonexistent/disbatch", ("true",), {}, setsid=True)
+        with suppress(OSError):  # it has looked for the program, so it had accepted the session
+            os.posix_spawn("/nonexistent/disbatch", ("true",), {}, setsid=True)
     except NotImplementedError:
         return False
-    except OSError:
-        return True  # it has looked for the program, so it had accepted the session
     return True
 
 
@@ -106,7 +106,7 @@ def limiting(launch: Launcher, limit: descriptors.Limit) -> Launcher:
     def launch_limited(command: bytes, environment: Mapping[bytes, bytes], stdout: int, stderr: int) -> int:
         pid = launch(command, environment, stdout, stderr)
         # posix_spawn cannot set limits; bash has hardly begun to read its command when it gets the one it should have.
-        descriptors.give_back(pid, limit)
+        descriptors.restore_limit(pid, limit)
         return pid
 
     return launch_limited

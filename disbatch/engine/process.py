@@ -1,6 +1,6 @@
 """The engine as a process: takes messages, starts and reaps commands, sends reports.
 
-A thin shell: `roster` decides, `perform` does. Everything happens in the turns of one loop over one connection.
+A thin shell: `roster` decides, `_perform` does. Everything happens in the turns of one loop over one connection.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class Service:
             log.warning("%d cylinders only: this machine's limit of open files allows no more", self._cylinders)
         self.attempts: Attempts[Owner] = Attempts(loop, launch, self._command_ended, self._outcome_known)
         self._reports: list[messages.TaskReport] = []
-        self._lingering: set[int] = set()
+        self._freed: set[int] = set()
         self._report_later: Timer | None = None
         self._grace = GRACE
         self.has_left = False
@@ -201,7 +201,7 @@ class Service:
             self.decide(roster.PerEngineTaskDone())
         else:
             cylinder, task = owner
-            self._lingering.add(task.task_id)
+            self._freed.add(task.task_id)
             self.decide(roster.CylinderFreed(cylinder))
 
     def _outcome_known(self, owner: Owner, outcome: Outcome) -> None:
@@ -209,12 +209,12 @@ class Service:
             self._send(messages.PerEngineTaskEnded(self._rank, owner, outcome))
         else:
             task_id = owner[1].task_id
-            self._lingering.discard(task_id)
+            self._freed.discard(task_id)
             self._reports.append(messages.TaskReport(task_id, outcome))
 
     def report_if_due(self) -> None:
         """Report, unless nobody loses by waiting for more to report: as long as tasks wait here for cylinders."""
-        if not (self._reports or self._lingering):
+        if not (self._reports or self._freed):
             return
         if not self._roster.has_waiting:
             self._report()
@@ -226,9 +226,9 @@ class Service:
         if self._report_later is not None:
             self._report_later.cancel()
             self._report_later = None
-        if self._lingering:
-            self._send(messages.CylindersFreed(self._rank, tuple(self._lingering)))
-            self._lingering.clear()
+        if self._freed:
+            self._send(messages.CylindersFreed(self._rank, tuple(self._freed)))
+            self._freed.clear()
         if self._reports:
             self._send(messages.TasksEnded(self._rank, tuple(self._reports)))
             self._reports.clear()
@@ -248,7 +248,7 @@ class Service:
                 self._send(messages.TasksReturned(self._rank, command.task_ids))
             elif isinstance(command, roster.EndRunning):
                 self.attempts.end_running(self._grace)
-            else:
+            elif isinstance(command, roster.Leave):
                 self.attempts.end_lingering(min(self._grace, GRACE), then=self._leave)
 
     def _leave(self) -> None:

@@ -111,7 +111,7 @@ class EndRunning:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Send what is not reported yet, say goodbye and end."""
+    """End what commands left behind, send what is not reported yet, say goodbye and end."""
 
 
 Command = StartTask | StartPerEngineTask | TellReady | ReturnTasks | EndRunning | Leave

@@ -21,6 +21,9 @@ from dataclasses import dataclass
 
 from disbatch.kvsstcp.wire import Get, Limits, Put, Request
 
+SECRET_VARIABLE = "KVSSTCP_SECRET"  # noqa: S105 - the name of the variable, not its value
+"""Where in its environment a program finds the secret of the store that it belongs to."""
+
 RESERVED_PREFIX = b".auth "
 """Keys that begin so belong to the handshake and are never keys of the store."""
 CHALLENGE_KEY = RESERVED_PREFIX + b"challenge"

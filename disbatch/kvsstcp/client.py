@@ -16,7 +16,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from disbatch.kvsstcp import auth
-from disbatch.kvsstcp.endpoint import SECRET_VARIABLE, AddressError, KVSError, address_text, parse_address, reason, tune
+from disbatch.kvsstcp.auth import SECRET_VARIABLE
+from disbatch.kvsstcp.endpoint import AddressError, KVSError, address_text, parse_address, reason, tune
 from disbatch.kvsstcp.wire import (
     ASTR,
     MAX_LENGTH,

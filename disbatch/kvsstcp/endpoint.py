@@ -9,16 +9,21 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from disbatch.kvsstcp.auth import SECRET_VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     Address = str | bytes | tuple[str, int | str]
 
-HOST_VARIABLE, PORT_VARIABLE, SECRET_VARIABLE = "KVSSTCP_HOST", "KVSSTCP_PORT", "KVSSTCP_SECRET"
-"""The environment in which programs find the server of their run, and prove that they belong to it."""
+HOST_VARIABLE, PORT_VARIABLE = "KVSSTCP_HOST", "KVSSTCP_PORT"
+"""Where in its environment a program finds the address of the store that it belongs to."""
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted: a thousand engines come at once. The kernel cuts it to its own limit."""
 
 _SECRET_BYTES = 32
-_EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - to recognise them, not to bind to them
+EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - to recognise them, not to bind to them
 _MAX_PORT, _PORT_DIGITS = (1 << 16) - 1, 5
 SILENCE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 30_000))
 """When the kernel gives up a host that says nothing more: after 30 s, whether or not anything is under way to it.
@@ -76,7 +81,7 @@ def client_environment(
     """
     host, port = address
     variables = dict(environment)
-    variables[HOST_VARIABLE] = _this_host() if host in _EVERY_ADDRESS else host
+    variables[HOST_VARIABLE] = _this_host() if host in EVERY_ADDRESS else host
     variables[PORT_VARIABLE] = str(port)
     variables.pop(SECRET_VARIABLE, None)
     if secret is not None:

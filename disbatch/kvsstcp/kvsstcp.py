@@ -20,11 +20,11 @@ import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
+from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.commandline import Parser
 from disbatch.kvsstcp.endpoint import (
     HOST_VARIABLE,
     PORT_VARIABLE,
-    SECRET_VARIABLE,
     address_text,
     client_environment,
     new_secret,

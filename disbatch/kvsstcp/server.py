@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from disbatch.kvsstcp import auth
 from disbatch.kvsstcp.complaints import Complaints
-from disbatch.kvsstcp.endpoint import reason, tune
+from disbatch.kvsstcp.endpoint import BACKLOG, reason, tune
 from disbatch.kvsstcp.store import Delivery, Store
 from disbatch.kvsstcp.wire import (
     ASTR,
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 _RECEIVE_BYTES = 64 * 1024
 _ACCEPTS_PER_TURN = 64
 _ACCEPT_PAUSE_SECONDS = 1.0
-_BACKLOG = 4096  # a thousand engines connect at once; the kernel cuts this down to its own limit
 _COPIED_BYTES = 16 * 1024  # up to here a value is joined to its header; above, copying costs more than a second buffer
 _PIECES_PER_SEND = 64
 _PIECE_COST = 256  # bytes that a queued piece takes beside its contents, about
@@ -446,7 +445,7 @@ class Server:
 def _listen(address: tuple[str, int]) -> socket.socket:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     try:
-        return socket.create_server(address, family=family, backlog=_BACKLOG)
+        return socket.create_server(address, family=family, backlog=BACKLOG)
     except (TypeError, UnicodeError) as error:
         raise OSError(errno.EINVAL, f"{address[0]!r} is no host name") from error
 

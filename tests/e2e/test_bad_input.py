@@ -49,6 +49,7 @@ MISTAKES = [
     Mistake("directory as task file", (*HERE, "directory"), 1, ("directory is a directory",)),
     Mistake("task file below a file", (*HERE, "tasks/x"), 1, ("tasks/x", "Not a directory")),
     Mistake("no resources", ("tasks",), 2, ("no resources", "-s localhost:4")),
+    Mistake("-c above all cores", (*HERE, "-c", "3", "tasks"), 1, ("no node has the 3 cores", "the largest has 2")),
     Mistake("-s without a count", ("-s", "localhost", "tasks"), 2, ("-s", "'localhost' has no core count")),
     Mistake("-s with an empty count", ("-s", "localhost:", "tasks"), 2, ("-s", "core count", "localhost")),
     Mistake("-s with zero", ("-s", "localhost:0", "tasks"), 2, ("-s", "at least 1", "'0'")),
@@ -125,12 +126,11 @@ def test_a_bad_node_list_in_the_environment(work: Workplace, nodes: str, word: s
     assert_one_clear_line(done, 2, "DISBATCH_SSH_NODELIST", word)
 
 
-def test_no_node_has_the_cores_of_a_task(work: Workplace) -> None:
-    done = work.run(*HERE, "-c", "3", work.write("tasks", "touch ran").name)
-    assert done.returncode == 1
-    assert "no node has the 3 cores that a task needs; the largest has 2" in done.complaints[0]
-    assert "Traceback" not in done.stderr
-    assert not (work.directory / "ran").exists()
+def test_a_mistake_in_the_resources_does_not_wait_for_a_task(work: Workplace) -> None:
+    run = work.start(*HERE, "-c", "3", "-", stdin=subprocess.PIPE)
+    assert run.wait(PATIENCE) == 1
+    assert run.stdin is not None
+    run.stdin.close()
 
 
 def test_an_address_that_is_taken(work: Workplace) -> None:

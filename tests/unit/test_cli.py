@@ -166,8 +166,8 @@ def test_one_that_is_elsewhere_is_called_by_its_path(tools: Path, monkeypatch: p
     assert cli._program() == (str(other),)
 
 
-@pytest.mark.parametrize("how", [["python3", "-m", "disbatch"], ["python3", "-X", "dev", "/work/disbatch/__main__.py"]])
+@pytest.mark.parametrize("how", [["python3", "-m", "disbatch"], ["python3", "-X", "dev", "/data/disbatch/__main__.py"]])
 def test_a_module_is_called_as_it_was(how: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/work/disbatch/__main__.py", "-e", "Tasks"])
+    monkeypatch.setattr(sys, "argv", ["/data/disbatch/__main__.py", "-e", "Tasks"])
     monkeypatch.setattr(sys, "orig_argv", [*how, "-e", "Tasks"])
     assert cli._program() == tuple(how)

@@ -44,13 +44,13 @@ def test_room_is_what_the_soft_limit_leaves(soft: int, room: int, monkeypatch: p
 
 def test_a_child_gets_the_limit_that_was_there_before() -> None:
     process = subprocess.Popen(["bash", "-c", "read go; ulimit -Sn"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    descriptors.give_back(process.pid, (100, 200))
+    descriptors.restore_limit(process.pid, (100, 200))
     assert process.communicate(b"go\n")[0] == b"100\n"
 
 
 def test_without_a_raised_limit_a_child_keeps_what_it_has() -> None:
     own = resource.getrlimit(resource.RLIMIT_NOFILE)
-    descriptors.give_back(os.getpid(), None)
+    descriptors.restore_limit(os.getpid(), None)
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == own
 
 
@@ -59,13 +59,13 @@ def test_a_child_that_is_another_users_by_now_keeps_what_it_has(monkeypatch: pyt
         raise PermissionError
 
     monkeypatch.setattr(resource, "prlimit", refuse)
-    descriptors.give_back(os.getpid(), (100, 200))
+    descriptors.restore_limit(os.getpid(), (100, 200))
 
 
 def test_a_child_that_has_gone_needs_no_limit() -> None:
     process = subprocess.Popen(["true"])
     process.wait()
-    descriptors.give_back(process.pid, (100, 200))
+    descriptors.restore_limit(process.pid, (100, 200))
 
 
 @pytest.mark.parametrize("closed", ["", "<&-", ">&-", "<&- 2>&-"])

@@ -87,7 +87,7 @@ DRIVER_OPTIONS: list[tuple[list[str], str, object]] = [
     (["--use-address", "host:0"], "use_address", Address("host", 0)),
 ]
 JOIN_OPTIONS: list[tuple[list[str], str, object]] = [
-    (["--run", "/work/a run"], "run", "/work/a run"),
+    (["--run", "/data/a run"], "run", "/data/a run"),
     (["--kvs", "[::1]:80"], "kvs", Address("::1", 80)),
     (["--loglevel", "error"], "log_level", "ERROR"),
 ]

@@ -30,9 +30,9 @@ NASTY = [
 
 
 def test_files_are_named_as_documented() -> None:
-    files = RunFiles("/work/my run/Tasks_disBatch_260102030405_007")
+    files = RunFiles("/data/my run/Tasks_disBatch_260102030405_007")
     assert files.job == "Tasks_disBatch_260102030405_007"
-    assert files.directory == "/work/my run"
+    assert files.directory == "/data/my run"
     endings = {
         files.status: "_status.txt",
         files.driver_log: "_driver.log",
@@ -51,14 +51,14 @@ def test_a_run_in_the_root_directory_has_a_directory() -> None:
 
 
 def test_labels_and_nodes_make_no_directories_of_names() -> None:
-    files = RunFiles("/work/run")
-    assert files.context_log("../a/b") == "/work/run_.._a_b.context.log"
-    assert files.engine_log("a/b", "c/d", 0) == "/work/run_a_b_c_d_engine_0.log"
-    assert files.engine_output("a\0b", "c d") == "/work/run_a_b_c d_engine_wrap.log"
+    files = RunFiles("/data/run")
+    assert files.context_log("../a/b") == "/data/run_.._a_b.context.log"
+    assert files.engine_log("a/b", "c/d", 0) == "/data/run_a_b_c_d_engine_0.log"
+    assert files.engine_output("a\0b", "c d") == "/data/run_a_b_c d_engine_wrap.log"
 
 
 @pytest.mark.parametrize(
-    ("task_file", "name"), [("-", "stdin"), ("Tasks", "Tasks"), ("/work/my tasks.txt", "my tasks.txt"), ("../-", "-")]
+    ("task_file", "name"), [("-", "stdin"), ("Tasks", "Tasks"), ("/data/my tasks.txt", "my tasks.txt"), ("../-", "-")]
 )
 def test_a_task_file_is_called_by_its_base_name(task_file: str, name: str) -> None:
     assert task_source_name(task_file) == name
@@ -70,8 +70,8 @@ NOW = datetime(2026, 1, 2, 3, 4, 5)  # noqa: DTZ001 - as on a user's clock
 @pytest.mark.parametrize(
     ("directory", "digits", "expected"),
     [
-        ("/work", 7, "/work/Tasks_disBatch_260102030405_007"),
-        ("/work/my run", 999, "/work/my run/Tasks_disBatch_260102030405_999"),
+        ("/data", 7, "/data/Tasks_disBatch_260102030405_007"),
+        ("/data/my run", 999, "/data/my run/Tasks_disBatch_260102030405_999"),
     ],
 )
 def test_a_unique_id_is_made_of_the_task_files_name_the_time_and_digits(
@@ -81,9 +81,9 @@ def test_a_unique_id_is_made_of_the_task_files_name_the_time_and_digits(
 
 
 def test_files_set_aside_are_numbered() -> None:
-    assert [set_aside_name("/work/run_status.txt", number) for number in (1, 12)] == [
-        "/work/run_status.txt.1",
-        "/work/run_status.txt.12",
+    assert [set_aside_name("/data/run_status.txt", number) for number in (1, 12)] == [
+        "/data/run_status.txt.1",
+        "/data/run_status.txt.12",
     ]
 
 

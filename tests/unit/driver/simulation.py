@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from disbatch import messages
 from disbatch.driver import events
-from disbatch.driver.controller import Controller, Phase
+from disbatch.driver.controller import Controller, RunPhase
 from disbatch.driver.events import Settings
-from disbatch.driver.fleet import HELD_TASKS, Stage
+from disbatch.driver.fleet import HELD_TASKS, EngineStage
 from disbatch.driver.membership import OWN_TOKEN
 from disbatch.engine import roster
 from disbatch.tasks import Barrier, Outcome, PerEngineTask, Task
@@ -44,7 +44,7 @@ def outcome(return_code: int = 0, elapsed: float = 1.0, *, interrupted: bool = F
 
 
 def settings(*, exit_code: bool = False, fail_fast: bool = False) -> Settings:
-    return Settings(VERSION, "job", "tasks", b"/work", exit_code=exit_code, fail_fast=fail_fast)
+    return Settings(VERSION, "job", "tasks", b"/data", exit_code=exit_code, fail_fast=fail_fast)
 
 
 def context_came(
@@ -340,7 +340,7 @@ class World:
             task_id = command.task.task_id
             assert command.task == self.tasks[task_id]
             if command.abandoned:
-                assert self.controller.phase is not Phase.FINISHING
+                assert self.controller.phase is not RunPhase.FINISHING
                 self.abandoned[task_id] += 1
             else:
                 self.recorded[task_id] += 1
@@ -476,9 +476,9 @@ class World:
         assert len(held) == len(set(held)), "two engines hold one task"
         waiting_here = [item.task_id for item in self.controller._backlog if isinstance(item, Task)]
         assert waiting_here == sorted(waiting_here), "tasks are out of order"
-        serving = [engine for engine in fleet.engines if engine.stage is Stage.SERVING]
+        serving = [engine for engine in fleet.engines if engine.stage is EngineStage.SERVING]
         assert fleet.cylinders == sum(engine.cylinders for engine in serving)
-        if self.controller.phase is not Phase.WORKING or not all(peer.is_silent for peer in self.engines.values()):
+        if self.controller.phase is not RunPhase.WORKING or not all(peer.is_silent for peer in self.engines.values()):
             return
         if any(engine.has_free_cylinder for engine in self.engines.values()):
             held_back = [rank for rank, engine in self.engines.items() if engine.roster and engine.roster.has_waiting]

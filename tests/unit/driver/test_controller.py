@@ -15,7 +15,7 @@ from disbatch.driver.controller import (
     CONTEXT_PATIENCE,
     HURRY_PATIENCE,
     READ_AHEAD,
-    Phase,
+    RunPhase,
 )
 from disbatch.taskfile import Complaint
 from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Task
@@ -171,7 +171,7 @@ def test_a_freed_cylinder_takes_a_task_before_the_report_of_the_last_one() -> No
     assert run.given == {0: [0, 1]}
     assert run.recorded == []
     run.ends(0, 1)
-    assert run.controller.phase is Phase.WORKING
+    assert run.controller.phase is RunPhase.WORKING
     run.ends(0, 0)
     assert run.recorded == [1, 0]
     assert run.everybody_leaves() == events.EndRun(0, complete=True)
@@ -647,7 +647,7 @@ class AnyOrder(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "world"):
             self.world.settle()
-            assert self.world.controller.phase is Phase.ENDED
+            assert self.world.controller.phase is RunPhase.ENDED
 
 
 TestAnyOrder = AnyOrder.TestCase

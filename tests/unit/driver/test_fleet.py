@@ -8,11 +8,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from disbatch.driver.fleet import HELD_TASKS, HELD_WORK, Engine, Fleet, Stage
+from disbatch.driver.fleet import HELD_TASKS, HELD_WORK, Engine, EngineStage, Fleet
 from tests.unit.driver.simulation import context_came
 
 LONG = 10.0
-HEARING = {Stage.WAITING, Stage.STARTING, Stage.SERVING, Stage.LEAVING}
+HEARING = {EngineStage.WAITING, EngineStage.STARTING, EngineStage.SERVING, EngineStage.LEAVING}
 
 
 def fleet_of(*cylinders: int, fleet: Fleet | None = None) -> Fleet:
@@ -67,7 +67,7 @@ def test_an_engine_is_what_its_context_offers_and_expected() -> None:
     fleet.admit_context(context_came("t", 3))
     [engine] = fleet.engines
     assert (engine.node, engine.cylinders, engine.cores_per_cylinder) == ("t0", 3, 1)
-    assert engine.stage is Stage.EXPECTED
+    assert engine.stage is EngineStage.EXPECTED
     assert fleet.cylinders == 0
 
 
@@ -140,8 +140,8 @@ def test_an_engine_that_comes_later_has_its_turn_too() -> None:
     assert place(fleet, 1, 2, 3) == [0, 1, 0]
 
 
-@pytest.mark.parametrize("stage", [Stage.LEAVING, Stage.LOST, Stage.GONE])
-def test_an_engine_that_goes_is_given_nothing_more(stage: Stage) -> None:
+@pytest.mark.parametrize("stage", [EngineStage.LEAVING, EngineStage.LOST, EngineStage.GONE])
+def test_an_engine_that_goes_is_given_nothing_more(stage: EngineStage) -> None:
     fleet = fleet_of(2, 1)
     place(fleet, 0)
     fleet.move(fleet.engines[0], stage)
@@ -150,8 +150,8 @@ def test_an_engine_that_goes_is_given_nothing_more(stage: Stage) -> None:
     assert place(fleet, 1, 2, may_wait=True) == [1, None]
 
 
-@pytest.mark.parametrize("stage", [Stage.EXPECTED, Stage.WAITING, Stage.STARTING])
-def test_an_engine_that_does_not_serve_yet_is_given_nothing(stage: Stage) -> None:
+@pytest.mark.parametrize("stage", [EngineStage.EXPECTED, EngineStage.WAITING, EngineStage.STARTING])
+def test_an_engine_that_does_not_serve_yet_is_given_nothing(stage: EngineStage) -> None:
     fleet = Fleet()
     fleet.admit_context(context_came("t", 4))
     fleet.move(fleet.engines[0], stage)
@@ -298,8 +298,8 @@ def test_an_engine_whose_tasks_all_run_has_nothing_to_give_back() -> None:
     assert fleet.to_recall() == []
 
 
-@pytest.mark.parametrize("stage", [Stage.LEAVING, Stage.LOST, Stage.GONE])
-def test_an_engine_that_goes_is_not_asked_for_tasks(stage: Stage) -> None:
+@pytest.mark.parametrize("stage", [EngineStage.LEAVING, EngineStage.LOST, EngineStage.GONE])
+def test_an_engine_that_goes_is_not_asked_for_tasks(stage: EngineStage) -> None:
     fleet = holding(1, 1)
     fleet.release(fleet.engines[1], 1, LONG)
     assert fleet.to_recall() == [fleet.engines[0]]
@@ -312,15 +312,15 @@ def test_an_engine_that_goes_is_not_asked_for_tasks(stage: Stage) -> None:
 def test_the_free_cylinder_of_an_engine_that_goes_is_no_place_elsewhere() -> None:
     fleet = holding(1, 1)
     fleet.release(fleet.engines[1], 1, LONG)
-    fleet.move(fleet.engines[1], Stage.LEAVING)
+    fleet.move(fleet.engines[1], EngineStage.LEAVING)
     assert fleet.to_recall() == []
 
 
 # Who is there
 
 
-@pytest.mark.parametrize("stage", set(Stage) - {Stage.SERVING})
-def test_an_engine_hears_from_its_coming_to_its_end(stage: Stage) -> None:
+@pytest.mark.parametrize("stage", set(EngineStage) - {EngineStage.SERVING})
+def test_an_engine_hears_from_its_coming_to_its_end(stage: EngineStage) -> None:
     fleet = fleet_of(1)
     fleet.move(fleet.engines[0], stage)
     assert list(fleet.listening()) == ([fleet.engines[0]] if stage in HEARING else [])
@@ -329,11 +329,11 @@ def test_an_engine_hears_from_its_coming_to_its_end(stage: Stage) -> None:
 def test_as_long_as_one_engine_may_serve_or_holds_tasks_somebody_is_left() -> None:
     fleet = fleet_of(1, 1)
     assert not Fleet().any_left()
-    for stage in Stage:
-        fleet.move(fleet.engines[0], Stage.GONE)
-        if stage is not Stage.SERVING:
+    for stage in EngineStage:
+        fleet.move(fleet.engines[0], EngineStage.GONE)
+        if stage is not EngineStage.SERVING:
             fleet.move(fleet.engines[1], stage)
-        assert fleet.any_left() is (stage is not Stage.GONE)
+        assert fleet.any_left() is (stage is not EngineStage.GONE)
 
 
 # Any order
@@ -353,7 +353,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.passed_over: dict[int, set[int]] = {}
         """For each engine with a free cylinder those that were given a task since it has one or was given one."""
 
-    def of(self, *stages: Stage) -> list[Engine]:
+    def of(self, *stages: EngineStage) -> list[Engine]:
         return [engine for engine in self.fleet.engines if engine.stage in stages]
 
     @staticmethod
@@ -361,12 +361,12 @@ class AnyOrder(RuleBasedStateMachine):
         return len(engine.tasks - engine.lingering)
 
     def have_room(self) -> list[Engine]:
-        return [engine for engine in self.of(Stage.SERVING) if self.wanting(engine) < engine.cylinders]
+        return [engine for engine in self.of(EngineStage.SERVING) if self.wanting(engine) < engine.cylinders]
 
     def may_hold(self) -> list[Engine]:
         return [
             engine
-            for engine in self.of(Stage.SERVING)
+            for engine in self.of(EngineStage.SERVING)
             if not engine.recalled and self.wanting(engine) < self.most(engine)
         ]
 
@@ -381,17 +381,19 @@ class AnyOrder(RuleBasedStateMachine):
         for rank in context.engines if serve else ():
             self.fleet.serve(self.fleet.engines[rank], self.fleet.engines[rank].cylinders)
 
-    @precondition(lambda self: self.of(Stage.EXPECTED, Stage.WAITING, Stage.STARTING))
+    @precondition(lambda self: self.of(EngineStage.EXPECTED, EngineStage.WAITING, EngineStage.STARTING))
     @rule(which=which, fewer=st.integers(0, 1))
     def an_engine_comes_nearer_to_serving(self, which: int, fewer: int) -> None:
-        engines = self.of(Stage.EXPECTED, Stage.WAITING, Stage.STARTING)
+        engines = self.of(EngineStage.EXPECTED, EngineStage.WAITING, EngineStage.STARTING)
         engine = engines[which % len(engines)]
-        if engine.stage is Stage.STARTING:
+        if engine.stage is EngineStage.STARTING:
             self.fleet.serve(engine, max(1, engine.cylinders - fewer))
         else:
-            self.fleet.move(engine, Stage.WAITING if engine.stage is Stage.EXPECTED else Stage.STARTING)
+            self.fleet.move(
+                engine, EngineStage.WAITING if engine.stage is EngineStage.EXPECTED else EngineStage.STARTING
+            )
 
-    @precondition(lambda self: self.of(Stage.SERVING))
+    @precondition(lambda self: self.of(EngineStage.SERVING))
     @rule(count=st.integers(1, 20), may_wait=st.booleans())
     def tasks_are_given(self, count: int, *, may_wait: bool) -> None:
         for _ in range(count):
@@ -449,21 +451,25 @@ class AnyOrder(RuleBasedStateMachine):
         for task_id in sorted(engine.tasks - engine.lingering)[engine.cylinders :]:
             self.fleet.release(engine, task_id)
 
-    @precondition(lambda self: len(self.of(Stage.SERVING)) > 1)
-    @rule(which=which, stage=st.sampled_from([Stage.LEAVING, Stage.LOST, Stage.GONE]), is_due=st.integers(0, 3))
-    def an_engine_goes(self, which: int, stage: Stage, is_due: int) -> None:
+    @precondition(lambda self: len(self.of(EngineStage.SERVING)) > 1)
+    @rule(
+        which=which,
+        stage=st.sampled_from([EngineStage.LEAVING, EngineStage.LOST, EngineStage.GONE]),
+        is_due=st.integers(0, 3),
+    )
+    def an_engine_goes(self, which: int, stage: EngineStage, is_due: int) -> None:
         if is_due == 0:
-            engines = [engine for engine in self.fleet.engines if engine.stage is not Stage.GONE]
+            engines = [engine for engine in self.fleet.engines if engine.stage is not EngineStage.GONE]
             engine = engines[which % len(engines)]
             if stage.value > engine.stage.value:  # it only ever moves on
                 self.fleet.move(engine, stage)
-            if engine.stage is Stage.GONE:
+            if engine.stage is EngineStage.GONE:
                 engine.tasks.clear()
                 engine.lingering.clear()
 
     @invariant()
     def cylinders_are_those_of_engines_that_serve(self) -> None:
-        assert self.fleet.cylinders == sum(engine.cylinders for engine in self.of(Stage.SERVING))
+        assert self.fleet.cylinders == sum(engine.cylinders for engine in self.of(EngineStage.SERVING))
 
     @invariant()
     def no_engine_has_more_than_it_may(self) -> None:
@@ -475,7 +481,7 @@ class AnyOrder(RuleBasedStateMachine):
     def tasks_that_wait_are_wanted_back_just_when_they_could_start(self) -> None:
         expected = {
             engine.rank
-            for engine in self.of(Stage.SERVING)
+            for engine in self.of(EngineStage.SERVING)
             if self.have_room() and self.wanting(engine) > engine.cylinders and not engine.recalled
         }
         assert {engine.rank for engine in self.fleet.to_recall()} == expected

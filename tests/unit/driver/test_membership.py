@@ -6,7 +6,7 @@ import pytest
 
 from disbatch import messages
 from disbatch.driver import events
-from disbatch.driver.fleet import Stage
+from disbatch.driver.fleet import EngineStage
 from disbatch.driver.membership import GIVE_BACK_AFTER
 from disbatch.tasks import PerEngineTask
 from disbatch.tasks import Phase as When
@@ -26,7 +26,7 @@ def test_engines_are_not_admitted_before_the_per_engine_commands_are_known() -> 
     assert run.said_to(0) == []
     run.reads(task(0), ended=False)
     (admission,) = run.said_to(0)
-    assert admission == messages.EngineAdmitted(b"/work", "job", "tasks", 2, 1, (), (start, stop))
+    assert admission == messages.EngineAdmitted(b"/data", "job", "tasks", 2, 1, (), (start, stop))
 
 
 def test_an_engine_that_comes_later_is_admitted_at_once() -> None:
@@ -267,7 +267,7 @@ def test_a_lost_engine_without_tasks_is_gone_at_once() -> None:
     run = play(task(0), cylinders=[1, 1])
     run.happens(events.EngineLost(1))
     assert run.told == "lost the engine on own1"
-    assert run.controller.fleet.engines[1].stage is Stage.GONE
+    assert run.controller.fleet.engines[1].stage is EngineStage.GONE
 
 
 def test_an_engine_that_said_goodbye_is_not_lost() -> None:

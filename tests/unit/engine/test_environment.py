@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from disbatch.engine.environment import SECRET_VARIABLE, TaskEnvironment, shared_resources
+from disbatch.engine.environment import TaskEnvironment, shared_resources
 from disbatch.messages import EngineAdmitted
 from disbatch.tasks import NO_REPEAT, PerEngineTask, Phase, Task
 
 SETTINGS = EngineAdmitted(
-    directory=b"/work",
+    directory=b"/data",
     job="Tasks_disBatch_260101000000_007",
     task_source="Tasks",
     cylinders=3,
@@ -65,12 +65,12 @@ def test_a_task_sees_the_engines_environment_whatever_its_bytes() -> None:
 
 
 def test_the_secret_of_the_run_is_in_no_environment() -> None:
-    base = {SECRET_VARIABLE: b"secret", b"OTHER": b"x"}
+    base = {b"KVSSTCP_SECRET": b"secret", b"OTHER": b"x"}
     made = environment(base)
     for seen in (made.of_task(TASK, 0), made.of_per_engine_task(START)):
-        assert SECRET_VARIABLE not in seen
+        assert b"KVSSTCP_SECRET" not in seen
         assert b"secret" not in seen.values()
-    assert base == {SECRET_VARIABLE: b"secret", b"OTHER": b"x"}, "the engine's own environment is left alone"
+    assert base == {b"KVSSTCP_SECRET": b"secret", b"OTHER": b"x"}, "the engine's own environment is left alone"
 
 
 def test_each_cylinder_gets_an_element_of_a_shared_variable() -> None:
@@ -99,7 +99,7 @@ def test_empty_elements_do_not_count() -> None:
 
 
 def test_the_secret_cannot_be_shared_out() -> None:
-    assert environment({SECRET_VARIABLE: b"a,b,c"}, shared=("KVSSTCP_SECRET",)).cylinders == 0
+    assert environment({b"KVSSTCP_SECRET": b"a,b,c"}, shared=("KVSSTCP_SECRET",)).cylinders == 0
 
 
 def test_names_that_are_not_utf_8_reach_the_task_as_they_are() -> None:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbatch.contexts.base import Node, cylinders_of, lay_out
 from disbatch.errors import ResourceError
+from disbatch.layout import Node, cylinders_of, lay_out, nodes_of
 from disbatch.messages import NodeOffer
+from disbatch.options import SshNode
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,8 @@ def test_no_layout_uses_more_than_there_is(cores: int, cpus_per_task: float | No
         [offer] = lay_out([Node("n", cores)], cpus_per_task, tasks_per_node)
         assert offer.cores_per_cylinder >= 1
         assert cpus_per_task is not None or offer.cylinders * offer.cores_per_cylinder <= cores
+
+
+def test_hosts_become_nodes_in_order_and_the_cores_of_repeated_ones_add_up() -> None:
+    hosts = [SshNode("b", 2), SshNode("a", 1), SshNode("b", 3), SshNode("c", 1), SshNode("a", 1)]
+    assert nodes_of(hosts) == (Node("b", 5), Node("a", 2), Node("c", 1))

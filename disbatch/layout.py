@@ -1,6 +1,7 @@
 """What an allocation is, whatever gave it: nodes with cores, laid out into cylinders.
 
-Pure. It must not know how an engine is started, and it knows no resource manager by name.
+Pure. Contexts lay out what they have; the driver does first, to tell of a mistake before anything is started. It must
+not know how an engine is started, and it knows no resource manager by name.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from disbatch.errors import ResourceError
 from disbatch.messages import NodeOffer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from disbatch.options import SshNode
 
 _ROUNDING = 1e-9
 """Keeps 0.3 cores of 3 at ten cylinders, where binary fractions would make nine."""
@@ -25,6 +28,14 @@ class Node:
 
     name: str
     cores: int
+
+
+def nodes_of(hosts: Iterable[SshNode]) -> tuple[Node, ...]:
+    """One node for each host, in order of first mention; the cores of a host that is named again add up."""
+    cores: dict[str, int] = {}
+    for host in hosts:
+        cores[host.host] = cores.get(host.host, 0) + host.cores
+    return tuple(Node(name, count) for name, count in cores.items())
 
 
 def cylinders_of(cores: int, cpus_per_task: float | None, tasks_per_node: int | None) -> int:
