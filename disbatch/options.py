@@ -78,9 +78,11 @@ def ssh_nodes(text: str) -> tuple[SshNode, ...]:
         host, colon, count = entry.rpartition(":")
         if not colon:
             raise ValueError(f"{entry!r} has no core count; write it as HOST:N, for example {f'{entry}:4'!r}")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]  # an IPv6 address, for which ssh wants no brackets
         if not host:
             raise ValueError(f"{entry!r} names no host; write it as HOST:N, for example 'localhost:4'")
-        if not host.isprintable() or " " in host or host.startswith("-"):
+        if not host.isprintable() or host.startswith("-") or set(" []") & set(host):
             raise ValueError(f"{host!r} is no host name")
         if not (count.isascii() and count.isdigit()) or int(count) == 0:
             raise ValueError(f"the core count of {host!r} must be a whole number of at least 1, not {count!r}")

@@ -240,7 +240,7 @@ class Membership:
         if engine is None or not engine.can_hear:
             return
         held = len(engine.tasks)
-        self._tell(f"lost the engine on {engine.node}" + (f"; {held} tasks are to run again" if held else ""))
+        self._tell(f"lost the engine on {engine.node}" + (f"; {held} of its tasks to run again" if held else ""))
         if engine.tasks and self._open and not engine.nothing_runs:
             self._fleet.move(engine, EngineStage.LOST)
             self._do(events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(engine.rank)))

@@ -344,7 +344,7 @@ def test_a_run_whose_only_engine_was_killed_says_so(work: Workplace) -> None:
     os.kill(work.engine().pid, signal.SIGKILL)
     done = finish(run, timeout=PATIENCE)
     assert done.returncode == 1
-    assert "lost the engine on localhost; 1 tasks are to run again" in done.stderr
+    assert "lost the engine on localhost; 1 of its tasks to run again" in done.stderr
     assert "no engine is left" in done.stderr
     assert "to go on where this run left off" in done.stderr
     assert [line.task_id for line in work.status()] == [1]

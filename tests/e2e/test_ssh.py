@@ -256,7 +256,7 @@ def test_tasks_of_a_lost_engine_run_on_the_other_host(hosts: Hosts, work: Workpl
     os.kill(doomed, signal.SIGKILL)
     if part == "engine":
         assert process.stderr is not None
-        assert "lost the engine on h1; 1 tasks are to run again" in process.stderr.readline()
+        assert "lost the engine on h1; 1 of its tasks to run again" in process.stderr.readline()
     work.write("go")
     done = end(process)
     assert done.returncode == 0, done.stderr

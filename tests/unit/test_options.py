@@ -203,6 +203,7 @@ def test_a_level_of_the_log_is_one_of_five() -> None:
         ("a:1.5", "the core count of 'a' must be a whole number of at least 1, not '1.5'"),
         ("a:x", "the core count of 'a' must be a whole number of at least 1, not 'x'"),
         ("a:100001", "the core count of 'a' may be 100000 at most, not 100001"),
+        ("[a:4", "'[a' is no host name"),
         ("a b:4", "'a b' is no host name"),
         ("-oProxyCommand=rm:4", "'-oProxyCommand=rm' is no host name"),
         ("a\x1b[2J:4", r"'a\x1b[2J' is no host name"),
@@ -224,6 +225,7 @@ def test_a_bad_list_of_hosts_is_complained_about(text: str, message: str) -> Non
         (" a:1 ,, b:02,", (SshNode("a", 1), SshNode("b", 2))),
         ("me@host.example.org:3", (SshNode("me@host.example.org", 3),)),
         ("::1:4", (SshNode("::1", 4),)),
+        ("[::1]:4", (SshNode("::1", 4),)),
     ],
 )
 def test_a_list_of_hosts_is_read(text: str, nodes: tuple[SshNode, ...]) -> None:
@@ -346,7 +348,7 @@ def test_help_and_version_are_printed_and_end_it(capsys: pytest.CaptureFixture[s
 
 printable = st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "), min_size=1)
 paths = st.text(st.characters(exclude_characters="\0", exclude_categories=()), min_size=1)
-hosts = st.text("abc.-:@[]", min_size=1).filter(lambda host: not host.startswith("-"))
+hosts = st.text("abc.-:@", min_size=1).filter(lambda host: not host.startswith("-"))
 nodes = st.builds(SshNode, hosts, st.integers(1, 1000))
 context_fields: dict[str, st.SearchStrategy[Any]] = {
     "cpus_per_task": st.none() | st.floats(min_value=1e-3, max_value=1e6),

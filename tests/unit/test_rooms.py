@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -167,6 +168,19 @@ def test_no_role_imports_another(file: str) -> None:
         assert role not in others, (
             f"disbatch/{file} must not import {module}: the {own} and another role share only what lies above them"
         )
+
+
+@pytest.mark.parametrize("file", sorted(set(source_files()) - {"kvsstcp/client.py", "kvsstcp/dump.py"}))
+def test_nothing_is_pickled(file: str) -> None:
+    assert "pickle" not in imports_of(file)[1], f"disbatch/{file} must not import pickle: say it in messages"
+
+
+def test_every_file_has_its_room_in_the_design() -> None:
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rooms = design.partition("## Rooms")[2].partition("\n## ")[0]
+    for file in source_files():
+        name = file.rpartition("/")[2].removesuffix(".py")
+        assert name == "__init__" or re.search(rf"`{name}(?:\.py)?`", rooms), f"docs/design.md gives {file} no room"
 
 
 @pytest.mark.parametrize("file", [file for file in source_files() if file.startswith("kvsstcp/")])

@@ -215,7 +215,7 @@ def test_the_end_of_the_process_of_an_engine_that_was_not_awaited_is_no_news(ran
 def test_tasks_of_a_lost_engine_run_again_when_they_have_surely_ended() -> None:
     run = play(*tasks(0, 1, 2), cylinders=[2, 1])
     commands = run.happens(events.EngineLost(0))
-    assert run.told == "lost the engine on own0; 2 tasks are to run again"
+    assert run.told == "lost the engine on own0; 2 of its tasks to run again"
     assert events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(0)) in commands
     run.ends(1, 2)
     assert run.given == {0: [0, 1], 1: [2]}
