@@ -16,7 +16,7 @@ from disbatch.errors import DisbatchError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_BATCH = 1 << 20
+_BATCH = 1 << 16
 
 
 class NameTakenError(DisbatchError):

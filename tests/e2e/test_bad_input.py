@@ -129,8 +129,6 @@ def test_a_bad_node_list_in_the_environment(work: Workplace, nodes: str, word: s
 def test_a_mistake_in_the_resources_does_not_wait_for_a_task(work: Workplace) -> None:
     run = work.start(*HERE, "-c", "3", "-", stdin=subprocess.PIPE)
     assert run.wait(PATIENCE) == 1
-    assert run.stdin is not None
-    run.stdin.close()
 
 
 def test_an_address_that_is_taken(work: Workplace) -> None:

@@ -183,7 +183,7 @@ def test_many_lines_are_written_in_parts(recorder_on: Callable[[Disk], Recorder]
     lines = [b"%d %s\n" % (number, b"x" * 1000) for number in range(3000)]
     recorder_on(disk).add_all(iter(lines))
     assert path.read_bytes() == b"".join(lines)
-    assert 2 < len(disk.writes) < 10
+    assert 20 < len(disk.writes) < 100
 
 
 # Writing
