@@ -336,6 +336,10 @@ def parse(options: type[_Options], arguments: Sequence[str], *, program: str, de
     for declared in fields(options):
         if not declared.metadata["flags"] and namespace[declared.name] is None:
             reader.error(f"the following arguments are required: {declared.metadata['metavar']}")
+        given = namespace[declared.name]
+        if given == [] or (declared.metadata["many"] and [] in (given or ())):
+            # What argparse makes of it before Python 3.13.
+            reader.error(f"argument {'/'.join(declared.metadata['flags'])}: '--' cannot be its value")
     values: dict[str, Any] = {
         declared.name: tuple(namespace[declared.name] or ()) if declared.metadata["many"] else namespace[declared.name]
         for declared in fields(options)

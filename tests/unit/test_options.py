@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shlex
+import sys
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -346,8 +347,8 @@ def test_help_and_version_are_printed_and_end_it(capsys: pytest.CaptureFixture[s
 
 # Arguments for other processes.
 
-printable = st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "), min_size=1)
-paths = st.text(st.characters(exclude_characters="\0", exclude_categories=()), min_size=1)
+printable = st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "), min_size=1).filter("--".__ne__)
+paths = st.text(st.characters(exclude_characters="\0", exclude_categories=()), min_size=1).filter("--".__ne__)
 hosts = st.text("abc.-:@", min_size=1).filter(lambda host: not host.startswith("-"))
 nodes = st.builds(SshNode, hosts, st.integers(1, 1000))
 context_fields: dict[str, st.SearchStrategy[Any]] = {
@@ -412,6 +413,15 @@ def test_a_context_reads_what_the_driver_hands_on() -> None:
 def test_values_at_their_defaults_are_not_handed_on() -> None:
     assert arguments_for(DriverOptions()) == []
     assert arguments_for(EngineRoleOptions(run="r"), ["rank", "label"]) == []
+
+
+@pytest.mark.parametrize(("argument", "name"), [("-p--", "prefix"), ("--resume-from=--", "resume_from")])
+def test_a_value_of_two_dashes_is_read_or_refused(argument: str, name: str) -> None:
+    if sys.version_info >= (3, 13):
+        assert getattr(parsed(DriverOptions, argument, "Tasks"), name) in ("--", ("--",))
+    else:
+        with pytest.raises(UsageError, match="'--' cannot be its value"):
+            parsed(DriverOptions, argument, "Tasks")
 
 
 def test_a_value_that_looks_like_an_option_is_none() -> None:
