@@ -150,7 +150,8 @@ class ContextCame:
     """A context has come, can start these engines, and waits for an answer under the key of its token.
 
     `label` is empty where the user gave none; `version` is that of its disbatch; `environment_resources` are the names
-    of variables whose elements its engines share out to their cylinders.
+    of variables whose elements its engines share out to their cylinders; `task_limit` is how many tasks it is to be
+    given at most, 0 for any number.
     """
 
     token: str
@@ -161,6 +162,7 @@ class ContextCame:
     pid: int
     nodes: tuple[NodeOffer, ...]
     environment_resources: tuple[str, ...]
+    task_limit: int
 
 
 @_message
@@ -367,6 +369,27 @@ class CancelEngine:
     stop_commands: bool
 
 
+# What anybody who belongs to the run may tell the driver.
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class StopEngine:
+    """The engine is to finish what runs there and take no more; with `now` that is ended, and runs again elsewhere."""
+
+    engine_rank: int
+    now: bool
+
+
+@_message
+@dataclass(frozen=True, slots=True)
+class StopContext:
+    """The same for all engines of a context, and then the context itself."""
+
+    context_rank: int
+    now: bool
+
+
 ToDriver = (
     ContextCame
     | ContextFailed
@@ -381,6 +404,8 @@ ToDriver = (
     | TasksReturned
     | PerEngineTaskEnded
     | EngineLeft
+    | StopEngine
+    | StopContext
 )
 ToContext = ContextAdmitted | ContextRefused | EndContext
 ToEngine = EngineAdmitted | EngineRefused | RunTasks | ReturnTasks | FinishEngine | CancelEngine

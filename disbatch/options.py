@@ -134,6 +134,10 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
+def _at_least_zero(text: str) -> int:
+    return 0 if text == "0" else _at_least_one(text)
+
+
 def _one_line(text: str) -> str:
     if not text or not text.isprintable():
         raise ValueError("it must be printable and not empty")
@@ -150,6 +154,14 @@ def _path(text: str) -> str:
 class ContextOptions:
     """What a user may ask of a context; the driver hands its own on to each context that is not told otherwise."""
 
+    task_limit: int = _option(
+        "-C",
+        "--context-task-limit",
+        metavar="N",
+        convert=_at_least_zero,
+        default=0,
+        help="give these hosts N tasks at most, and let them go then (default: 0, any number)",
+    )
     cpus_per_task: float | None = _option(
         "-c",
         "--cpusPerTask",
@@ -167,7 +179,7 @@ class ContextOptions:
         convert=ssh_nodes,
         many=True,
         help="run on N cores of HOST: localhost and this machine directly, others through ssh; may be given several "
-        f"times, and as a comma-separated list; needed unless {SSH_NODES_VARIABLE} in the environment is such a list",
+        f"times, and as a comma-separated list; needed unless {SSH_NODES_VARIABLE} in the environment is one",
     )
     tasks_per_node: int | None = _option(
         "-t",
@@ -236,6 +248,12 @@ class DriverOptions(ContextOptions):
     )
     retry: bool = _option(
         "-R", "--retry", default=False, help="with -r: run those again that returned something other than 0"
+    )
+    startup_only: bool = _option(
+        "-S",
+        "--startup-only",
+        default=False,
+        help="begin without hosts: print the path of the script that adds some, and wait for it to be called",
     )
     status_header: bool = _option(
         "--status-header", default=False, help="begin the status file with a line that names its columns"
@@ -383,6 +401,8 @@ def parse_driver(arguments: Sequence[str], program: str) -> DriverOptions:
 
 def check_driver(options: DriverOptions) -> None:
     """Raise `UsageError` for options that contradict or need one another."""
+    if options.startup_only and options.ssh_nodes:
+        raise UsageError("-S begins without hosts, and -s names some", "leave out one of the two")
     if not options.resume_from:
         for given, flag in ((options.retry, "-R"), (options.force_resume, "--force-resume")):
             if given:

@@ -86,6 +86,7 @@ class Context:
                 pid=os.getpid(),
                 nodes=self._offers,
                 environment_resources=self._asked.environment_resources,
+                task_limit=self._asked.task_limit,
             )
         )
         self._loop.after(ANSWER_PATIENCE, partial(self._fail, "the driver did not answer"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from disbatch import messages
 from disbatch.driver import events
 from disbatch.driver.fleet import Fleet
-from disbatch.driver.membership import GRACE, Membership
+from disbatch.driver.membership import CANCEL, Membership
 from disbatch.errors import ExitStatus
 from disbatch.tasks import Barrier, PerEngineTask, Task
 
@@ -141,7 +141,10 @@ class Controller:
             if self._list_ended and not self._backlog and not self._outstanding:
                 self._finish()
             elif self._membership.is_forsaken:
-                self._stop(ExitStatus.FAILED, "no engine is left to run the remaining tasks")
+                if self._membership.may_wait:
+                    self._membership.wait()
+                else:
+                    self._stop(ExitStatus.FAILED, "no engine is left to run the remaining tasks")
         if self.phase in (RunPhase.FINISHING, RunPhase.STOPPING):
             self._end_if_alone()
 
@@ -174,9 +177,12 @@ class Controller:
         if engine is None:
             self._membership.want()
             return False
-        self.fleet.give(engine, task.task_id)
+        context = self.fleet.give(engine, task.task_id)
         self._outstanding[task.task_id] = (task, engine)
         self._new.setdefault(engine.rank, []).append(task)
+        if context.has_enough:
+            self._send_new_tasks()
+            self._membership.dismiss(context)
         return True
 
     def _recall_held_tasks(self) -> None:
@@ -194,7 +200,7 @@ class Controller:
         returned = []
         for task_id in event.task_ids:
             if task_id in engine.tasks:
-                self.fleet.release(engine, task_id)
+                self.fleet.take_back(engine, task_id)
                 returned.append(self._outstanding.pop(task_id)[0])
         if self.phase is RunPhase.WORKING:
             self._give_back(returned)
@@ -344,7 +350,7 @@ class Controller:
         self._exit_status = exit_status
         self._backlog.clear()
         self._new.clear()
-        self._membership.close(messages.CancelEngine(GRACE, stop_commands=True))
+        self._membership.close(*CANCEL)
 
     def _end_if_alone(self) -> None:
         if any(self.fleet.listening()):

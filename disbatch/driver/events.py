@@ -31,6 +31,8 @@ class Settings:
     job: str
     task_source: str
     directory: bytes
+    script: str
+    startup_only: bool = False
     exit_code: bool = False
     fail_fast: bool = False
 

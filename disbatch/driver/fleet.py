@@ -101,14 +101,25 @@ class Engine:
 
 @dataclass(slots=True)
 class Context:
-    """One context and the ranks of its engines."""
+    """One context and the ranks of its engines.
+
+    `given` counts the tasks that its engines were given and have not returned, `task_limit` is how many that may
+    become; 0 is no limit.
+    """
 
     rank: int
     token: str
     label: str
     engines: tuple[int, ...]
     environment_resources: tuple[str, ...] = ()
+    task_limit: int = 0
+    given: int = 0
     gone: bool = False
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether it must not be given another task."""
+        return 0 < self.task_limit <= self.given
 
 
 class _Turns:
@@ -158,7 +169,8 @@ class Fleet:
         first = len(self.engines)
         for number, offer in enumerate(came.nodes, first):
             self.engines.append(Engine(number, rank, offer.name, offer.cylinders, offer.cores_per_cylinder))
-        context = Context(rank, came.token, label, tuple(range(first, len(self.engines))), came.environment_resources)
+        engines = tuple(range(first, len(self.engines)))
+        context = Context(rank, came.token, label, engines, came.environment_resources, came.task_limit)
         self.contexts.append(context)
         return context
 
@@ -198,10 +210,18 @@ class Fleet:
                 self._may_hold.take(engine)
         return engine
 
-    def give(self, engine: Engine, task_id: int) -> None:
-        """Note that the engine has been given a task."""
+    def give(self, engine: Engine, task_id: int) -> Context:
+        """Note that the engine has been given a task; the context that it belongs to."""
         engine.tasks.add(task_id)
         self._queue(engine)
+        context = self.contexts[engine.context_rank]
+        context.given += 1
+        return context
+
+    def take_back(self, engine: Engine, task_id: int) -> None:
+        """Note that the engine has returned a task that it had not begun."""
+        self.release(engine, task_id)
+        self.contexts[engine.context_rank].given -= 1
 
     def release(self, engine: Engine, task_id: int, elapsed: float | None = None) -> None:
         """Note that the engine has a task no longer; `elapsed` (s) is what it took, where it was run to its end."""

@@ -25,6 +25,12 @@ GRACE = 5.0
 GIVE_BACK_AFTER = 10.0
 """Seconds until the tasks of a lost engine run elsewhere: longer than it takes to end them when it loses the driver."""
 
+DRAIN = (messages.ReturnTasks(), messages.FinishEngine())
+"""What an engine is told that is to finish what runs; what only waits there can start elsewhere."""
+
+CANCEL = (messages.CancelEngine(GRACE, stop_commands=True),)
+"""What an engine is told that is to end what runs."""
+
 SSH_FAILED = 255
 """Exit status of ssh itself, which has not got to its host or has lost it; nothing follows for what runs there."""
 
@@ -49,6 +55,9 @@ class Membership:
         self._wanted = False
         self._own_context_pending = False
         self._per_engine_tasks: tuple[PerEngineTask, ...] | None = None
+        self.may_wait = settings.startup_only
+        """Whether a run without engines waits for others: those that it had were sent away, or it began without."""
+        self._told_to_add = False
         self.handlers: dict[type, Callable[..., None]] = {
             events.EngineLost: self._engine_lost,
             events.ContextLost: self._context_lost,
@@ -63,6 +72,8 @@ class Membership:
             messages.EngineUnfit: self._engine_unfit,
             messages.EngineReady: self._engine_ready,
             messages.EngineLeft: self._engine_left,
+            messages.StopEngine: self._engine_to_stop,
+            messages.StopContext: self._context_to_stop,
         }
 
     # What the controller asks for.
@@ -70,8 +81,10 @@ class Membership:
     def want(self) -> None:
         """Start the driver's own context, the first time that a task wants a cylinder."""
         if not self._wanted:
-            self._wanted = self._own_context_pending = True
-            self._do(events.StartContext())
+            self._wanted = True
+            if not self._settings.startup_only:
+                self._own_context_pending = True
+                self._do(events.StartContext())
 
     def settle_per_engine_tasks(self, tasks: tuple[PerEngineTask, ...]) -> None:
         """Take the per-engine commands for complete, the first time, and admit the engines that waited for them."""
@@ -86,19 +99,22 @@ class Membership:
         """Whether resources were wanted, and none is there or on its way."""
         return self._wanted and not self._own_context_pending and not self._fleet.any_left()
 
-    def close(self, farewell: messages.FinishEngine | messages.CancelEngine) -> None:
+    def wait(self) -> None:
+        """Tell the user, once until somebody comes, that the run waits for resources."""
+        if not self._told_to_add:
+            self._told_to_add = True
+            self._tell(f"the run waits for resources; {self._settings.script} -s HOST:N adds some")
+
+    def dismiss(self, context: Context) -> None:
+        """Let a context finish what its engines have, and give them nothing more."""
+        self.may_wait = True
+        self._end_context(context, messages.FinishEngine())
+
+    def close(self, *farewell: messages.ToEngine) -> None:
         """Let nobody in any more, and send everybody away."""
         self._open = False
-        for engine in self._fleet.listening():
-            if engine.stage is EngineStage.WAITING:
-                self._fleet.move(engine, EngineStage.GONE)
-                self._do(events.SendToEngine(engine.rank, messages.EngineRefused("the run is over")))
-            else:
-                self._fleet.move(engine, EngineStage.LEAVING)
-                self._do(events.SendToEngine(engine.rank, farewell))
         for context in self._fleet.contexts:
-            if not context.gone:
-                self._do(events.SendToContext(context.token, messages.EndContext(self._abandon(context))))
+            self._end_context(context, *farewell)
 
     def _tell(self, text: str) -> None:
         self._do(events.TellUser(text))
@@ -118,6 +134,7 @@ class Membership:
             return
         if event.token == OWN_TOKEN:
             self._own_context_pending = False
+        self._told_to_add = False
         context = self._fleet.admit_context(event)
         admission = messages.ContextAdmitted(context.rank, context.label, context.engines)
         self._do(events.SendToContext(event.token, admission))
@@ -141,12 +158,18 @@ class Membership:
     def _context_told_to_end(self, event: messages.ContextToldToEnd) -> None:
         if not 0 <= event.context_rank < len(self._fleet.contexts):
             return
-        context = self._fleet.contexts[event.context_rank]
+        self._end_context(self._fleet.contexts[event.context_rank], *CANCEL)
+
+    def _context_to_stop(self, event: messages.StopContext) -> None:
+        if 0 <= event.context_rank < len(self._fleet.contexts):
+            self.may_wait = True
+            self._end_context(self._fleet.contexts[event.context_rank], *(CANCEL if event.now else DRAIN))
+
+    def _end_context(self, context: Context, *orders: messages.ToEngine) -> None:
         for engine in self._engines_of(context):
-            if engine.can_hear:
-                self._fleet.move(engine, EngineStage.LEAVING)
-                self._do(events.SendToEngine(engine.rank, messages.CancelEngine(GRACE, stop_commands=True)))
-        self._do(events.SendToContext(context.token, messages.EndContext(self._abandon(context))))
+            self._send_away(engine, *orders)
+        if not context.gone:
+            self._do(events.SendToContext(context.token, messages.EndContext(self._abandon(context))))
 
     def _context_left(self, event: messages.ContextLeft) -> None:
         if 0 <= event.context_rank < len(self._fleet.contexts):
@@ -174,6 +197,29 @@ class Membership:
         return tuple(engine.rank for engine in expected)
 
     # Engines.
+
+    def _engine_to_stop(self, event: messages.StopEngine) -> None:
+        engine = self._fleet.engine(event.engine_rank)
+        if engine is None:
+            return
+        self.may_wait = True
+        if engine.stage is EngineStage.EXPECTED:
+            self._fleet.move(engine, EngineStage.GONE)  # it is refused when it comes
+        else:
+            self._send_away(engine, *(CANCEL if event.now else DRAIN))
+
+    def _send_away(self, engine: Engine, *orders: messages.ToEngine) -> None:
+        """Send an engine away that has come; one that leaves already can only be hurried."""
+        if not engine.can_hear or (engine.stage is EngineStage.LEAVING and orders != CANCEL):
+            return
+        if engine.stage is EngineStage.WAITING:
+            self._fleet.move(engine, EngineStage.GONE)
+            reason = "it was told to stop" if self._open else "the run is over"
+            self._do(events.SendToEngine(engine.rank, messages.EngineRefused(reason)))
+            return
+        self._fleet.move(engine, EngineStage.LEAVING)
+        for order in orders:
+            self._do(events.SendToEngine(engine.rank, order))
 
     def _engine_came(self, event: messages.EngineCame) -> None:
         engine = self._fleet.engine(event.engine_rank)

@@ -41,8 +41,7 @@ INHERITED = ("cpus_per_task", "tasks_per_node", "environment_resources")
 
 def main(asked: DriverOptions, resume_command: Callable[..., str]) -> int:
     """Be a driver; the exit status. `resume_command` is `options.resume_command` for what the user has typed."""
-    hosts = asked.nodes or options.ssh_nodes_of_environment(os.environ)
-    layout.lay_out(layout.nodes_of(hosts), asked.cpus_per_task, asked.tasks_per_node)
+    hosts = _hosts(asked)
     task_file = _open_task_file(asked.task_file)
     earlier = _earlier_runs(asked)
     try:
@@ -90,6 +89,8 @@ def _run(
         _tell(f"an earlier status file of this name is now {_shown(aside, asked)}")
     if asked.insecure_kvs:
         _tell("--insecure-kvs: whoever can connect to this machine can run commands as you while this run goes on")
+    if asked.startup_only:
+        print(files.script, flush=True)
     for warning in earlier.warnings if earlier else ():
         _tell(warning)
     try:
@@ -114,6 +115,15 @@ def _run(
 
 
 # Before the run.
+
+
+def _hosts(asked: DriverOptions) -> tuple[SshNode, ...]:
+    """Hosts that the run begins with, on which there is a place for a task."""
+    if asked.startup_only:
+        return ()
+    hosts = asked.nodes or options.ssh_nodes_of_environment(os.environ)
+    layout.lay_out(layout.nodes_of(hosts), asked.cpus_per_task, asked.tasks_per_node)
+    return hosts
 
 
 def _open_task_file(path: str) -> int:
@@ -179,6 +189,8 @@ def _settings(asked: DriverOptions, files: RunFiles) -> Settings:
         job=files.job,
         task_source=runfiles.task_source_name(asked.task_file),
         directory=os.getcwdb(),
+        script=files.script,
+        startup_only=asked.startup_only,
         exit_code=asked.exit_code,
         fail_fast=asked.fail_fast,
     )
@@ -215,6 +227,7 @@ def _own_context(
     if secret is not None:
         environment[SECRET_VARIABLE] = secret.decode()
     nodes: ContextOptions = options.ContextOptions(
+        task_limit=asked.task_limit,
         cpus_per_task=asked.cpus_per_task,
         label=asked.label,
         ssh_nodes=(tuple(hosts),),

@@ -63,6 +63,8 @@ CONTEXT_OPTIONS: list[tuple[list[str], str, object]] = [
     (["-s", "a:1", "--ssh-node", "b:2,a:3"], "ssh_nodes", ((SshNode("a", 1),), (SshNode("b", 2), SshNode("a", 3)))),
     (["-t", "12"], "tasks_per_node", 12),
     (["--tasksPerNode", "1"], "tasks_per_node", 1),
+    (["-C", "3"], "task_limit", 3),
+    (["--context-task-limit", "0"], "task_limit", 0),
     (["-E", "GPUS"], "environment_resources", ("GPUS",)),
     (["--env-resource", "A", "-E", "B"], "environment_resources", ("A", "B")),
 ]
@@ -83,6 +85,8 @@ DRIVER_OPTIONS: list[tuple[list[str], str, object]] = [
     (["-r", "a"], "resume_from", ("a",)),
     (["-r", "a", "--resume-from", "b"], "resume_from", ("a", "b")),
     (["-R"], "retry", True),
+    (["-S"], "startup_only", True),
+    (["--startup-only"], "startup_only", True),
     (["--retry"], "retry", True),
     (["--status-header"], "status_header", True),
     (["--use-address", "host:0"], "use_address", Address("host", 0)),
@@ -302,6 +306,8 @@ def test_no_command_line_does_anything_but_work_or_get_one_line(arguments: list[
 def test_options_of_a_resume_need_one() -> None:
     check_driver(DriverOptions())
     check_driver(DriverOptions(retry=True, force_resume=True, resume_from=("a",)))
+    with pytest.raises(UsageError, match="-S begins without hosts, and -s names some"):
+        check_driver(DriverOptions(startup_only=True, ssh_nodes=((SshNode("a", 1),),)))
     with pytest.raises(UsageError, match="-R needs -r STATUSFILE"):
         check_driver(DriverOptions(retry=True))
     with pytest.raises(UsageError, match="--force-resume needs -r STATUSFILE"):

@@ -39,8 +39,8 @@ def skipped(task_id: int, *, failed: bool = False) -> events.SkippedTask:
 class Play:
     """A run in which a test says what happens, with all that the controller has asked for so far."""
 
-    def __init__(self, *, exit_code: bool = False, fail_fast: bool = False) -> None:
-        self.controller = Controller(settings(exit_code=exit_code, fail_fast=fail_fast))
+    def __init__(self, *, exit_code: bool = False, fail_fast: bool = False, startup_only: bool = False) -> None:
+        self.controller = Controller(settings(exit_code=exit_code, fail_fast=fail_fast, startup_only=startup_only))
         self.commands: list[events.Command] = self.controller.begin()
         self.given: dict[int, list[int]] = {}
         self.now = 0.0

@@ -43,8 +43,8 @@ def outcome(return_code: int = 0, elapsed: float = 1.0, *, interrupted: bool = F
     )
 
 
-def settings(*, exit_code: bool = False, fail_fast: bool = False) -> Settings:
-    return Settings(VERSION, "job", "tasks", b"/data", exit_code=exit_code, fail_fast=fail_fast)
+def settings(*, exit_code: bool = False, fail_fast: bool = False, startup_only: bool = False) -> Settings:
+    return Settings(VERSION, "job", "tasks", b"/data", "run.sh", startup_only, exit_code=exit_code, fail_fast=fail_fast)
 
 
 def context_came(
@@ -53,9 +53,10 @@ def context_came(
     label: str = "",
     version: str = VERSION,
     environment_resources: tuple[str, ...] = (),
+    task_limit: int = 0,
 ) -> messages.ContextCame:
     nodes = tuple(messages.NodeOffer(f"{token}{number}", count, 1) for number, count in enumerate(cylinders))
-    return messages.ContextCame(token, version, label, "SSH", "host", 99, nodes, environment_resources)
+    return messages.ContextCame(token, version, label, "SSH", "host", 99, nodes, environment_resources, task_limit)
 
 
 @dataclass(frozen=True)
@@ -265,13 +266,16 @@ class World:
         exit_code: bool = False,
         fail_fast: bool = False,
         own_context: tuple[int, ...] = (2,),
+        startup_only: bool = False,
+        task_limit: int = 0,
     ) -> None:
         self.unread = deque(items)
         self.barriers = [item for item in items if isinstance(item, Barrier)]
         self.tasks = {item.task_id: item for item in items if isinstance(item, Task)}
         self.skipped = {item.task.task_id: item for item in items if isinstance(item, events.SkippedTask)}
-        self.wishes = settings(exit_code=exit_code, fail_fast=fail_fast)
+        self.wishes = settings(exit_code=exit_code, fail_fast=fail_fast, startup_only=startup_only)
         self.own_cylinders = own_context
+        self.own_task_limit = task_limit
         self.controller = Controller(self.wishes)
         self.asked_to_read: int | None = None
         self.own_context_is_coming = False
@@ -282,6 +286,7 @@ class World:
         self.abandoned: Counter[int] = Counter()
         self.passed: list[int] = []
         self.failures = 0
+        self.given: Counter[str] = Counter()
         self.told: list[str] = []
         self.end: events.EndRun | None = None
         self.perform(self.controller.begin())
@@ -328,9 +333,12 @@ class World:
             assert not engine.gone_heard, "tasks went to an engine that has gone"
             wanting = self.controller.fleet.engines[engine.rank].wanting_cylinders
             assert wanting <= engine.cylinders * (1 + HELD_TASKS), "an engine was given more than it may hold"
+            context = self.controller.fleet.contexts[self.controller.fleet.engines[engine.rank].context_rank]
+            self.given[context.token] += len(command.message.tasks)
+            assert self.given[context.token] <= (context.task_limit or 1000), "a context was given more than its limit"
         elif isinstance(command.message, messages.FinishEngine | messages.CancelEngine | messages.EngineRefused):
             engine.farewell_sent = True
-            if isinstance(command.message, messages.FinishEngine):
+            if isinstance(command.message, messages.FinishEngine) and self.controller.phase is not RunPhase.WORKING:
                 assert all(self.recorded[task_id] for task_id in self.tasks), "an engine is to finish too early"
         if engine.connected:
             engine.inbox.append(command.message)
@@ -388,9 +396,9 @@ class World:
         items = tuple(self.unread.popleft() for _ in range(count))
         self.handle(events.ItemsRead(items, ended=not self.unread))
 
-    def new_context(self, *cylinders: int, token: str = "") -> SimulatedContext:
+    def new_context(self, *cylinders: int, token: str = "", task_limit: int = 0) -> SimulatedContext:
         context = SimulatedContext(token or f"c{len(self.contexts)}", cylinders)
-        context.outbox.append(context_came(context.token, *cylinders))
+        context.outbox.append(context_came(context.token, *cylinders, task_limit=task_limit))
         self.contexts.append(context)
         return context
 
@@ -402,7 +410,7 @@ class World:
 
     def own_context_comes(self) -> None:
         self.own_context_is_coming = False
-        self.new_context(*self.own_cylinders, token=OWN_TOKEN)
+        self.new_context(*self.own_cylinders, token=OWN_TOKEN, task_limit=self.own_task_limit)
 
     def own_context_ends(self, *, says_why: bool = False) -> None:
         self.own_context_is_coming = False
@@ -424,6 +432,10 @@ class World:
             self.handle(events.ContextLost(sender.token))
             return
         assert not isinstance(message, Broken)
+        if isinstance(message, messages.TasksReturned):
+            engine = self.controller.fleet.engines[message.engine_rank]
+            token = self.controller.fleet.contexts[engine.context_rank].token
+            self.given[token] -= len(engine.tasks.intersection(message.task_ids))
         self.handle(message)
 
     def deliver_to(self, receiver: SimulatedEngine | SimulatedContext) -> None:
@@ -495,6 +507,10 @@ class World:
             if self.end is not None:
                 break
             if not self._move_on() and self.end is None:
+                membership = self.controller._membership
+                if self.controller.phase is RunPhase.WORKING and membership.is_forsaken and membership.may_wait:
+                    self.new_context(2)  # what the run waits for
+                    continue
                 assert self.wakes, "the run is stuck: nothing is under way, and it has not ended"
                 self.wake(0)
         assert self.end is not None, "the run does not end"

@@ -466,6 +466,7 @@ which = st.integers(0, 7)
 few = st.integers(1, 4)
 codes = st.sampled_from([0, 0, 0, 1])
 cylinders = st.lists(st.integers(1, 3), min_size=1, max_size=2)
+limits = st.sampled_from([0, 0, 1, 3, 10])
 kinds = st.sampled_from(["task", "task", "task", "task", "skipped", "skipped failed", "barrier", "check", "complaint"])
 
 
@@ -499,6 +500,8 @@ class AnyOrder(RuleBasedStateMachine):
         fail_fast=st.sampled_from([False, False, True]),
         own=cylinders,
         head_start=st.booleans(),
+        startup_only=st.sampled_from([False, False, False, True]),
+        task_limit=limits,
     )
     def begin(
         self,
@@ -510,9 +513,18 @@ class AnyOrder(RuleBasedStateMachine):
         exit_code: bool,
         fail_fast: bool,
         head_start: bool,
+        startup_only: bool,
+        task_limit: int,
     ) -> None:
         items = items_of(per_engine, kinds, too_late=too_late)
-        self.world = World(items, exit_code=exit_code, fail_fast=fail_fast, own_context=tuple(own))
+        self.world = World(
+            items,
+            exit_code=exit_code,
+            fail_fast=fail_fast,
+            own_context=tuple(own),
+            startup_only=startup_only,
+            task_limit=task_limit,
+        )
         if head_start:
             self.world.start_up()
 
@@ -533,9 +545,9 @@ class AnyOrder(RuleBasedStateMachine):
             self.world.own_context_ends(says_why=fate == 6)
 
     @precondition(lambda self: len(self.world.contexts) < 3)
-    @rule(cylinders=cylinders)
-    def another_context_comes(self, cylinders: list[int]) -> None:
-        self.world.new_context(*cylinders)
+    @rule(cylinders=cylinders, task_limit=limits)
+    def another_context_comes(self, cylinders: list[int], task_limit: int) -> None:
+        self.world.new_context(*cylinders, task_limit=task_limit)
 
     @rule()
     def another_context_cannot_come(self) -> None:
@@ -628,6 +640,13 @@ class AnyOrder(RuleBasedStateMachine):
             engine.break_connection(kept - 1)
         elif fate > 5:
             engine.cancel(stop_commands=True)
+
+    @rule(which=which, fate=which, now=st.booleans())
+    def somebody_stops_an_engine_or_a_context(self, which: int, fate: int, *, now: bool) -> None:
+        if fate == 6:
+            self.world.handle(messages.StopContext(which - 1, now))
+        elif fate == 7:
+            self.world.handle(messages.StopEngine(which - 1, now))
 
     @precondition(lambda self: self.world.wakes)
     @rule(which=which)

@@ -330,3 +330,127 @@ def test_engines_share_out_what_their_own_context_says() -> None:
         if isinstance(message, messages.EngineAdmitted)
     ]
     assert shared == [("GPUS",), ()]
+
+
+# Resources that are sent away, and a run without any
+
+DRAINED = [messages.ReturnTasks(), messages.FinishEngine()]
+
+
+def test_an_engine_that_is_stopped_finishes_what_it_runs_and_the_others_go_on() -> None:
+    run = play(*tasks(0, 1, 2, 3), cylinders=[1, 1])
+    run.happens(messages.StopEngine(0, now=False))
+    assert run.said_to(0)[-2:] == DRAINED
+    run.ends(0, 0)
+    run.ends(1, 1)
+    assert run.given == {0: [0], 1: [1, 2]}
+    assert run.recorded == [0, 1]
+    run.happens(messages.EngineLeft(0))
+    assert run.told == ""
+
+
+def test_an_engine_that_is_stopped_now_ends_its_tasks_which_run_again_elsewhere() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[1, 1])
+    run.happens(messages.StopEngine(0, now=True))
+    assert run.said_to(0)[-1] == CANCEL
+    run.ends(0, 0, return_code=-15, interrupted=True)
+    run.ends(1, 1)
+    assert run.given == {0: [0], 1: [1, 0]}
+
+
+def test_an_engine_that_leaves_can_be_hurried() -> None:
+    run = play(task(0), cylinders=[1])
+    run.happens(messages.StopEngine(0, now=False))
+    assert run.happens(messages.StopEngine(0, now=False)) == []
+    run.happens(messages.StopEngine(0, now=True))
+    assert run.said_to(0)[-1] == CANCEL
+
+
+def test_an_engine_that_is_stopped_before_it_came_is_refused() -> None:
+    run = Play()
+    run.reads(*tasks(0, 1))
+    run.engines(1, 1, ready=False)
+    run.happens(context_came("u", 1))
+    run.happens(messages.StopEngine(2, now=False))
+    run.comes(2)
+    (refusal,) = run.said_to(2)
+    assert isinstance(refusal, messages.EngineRefused)
+
+
+def test_an_engine_that_waits_for_its_settings_is_refused_when_it_is_stopped() -> None:
+    run = Play()
+    run.happens(context_came("own", 1))
+    run.comes(0)
+    run.happens(messages.StopEngine(0, now=False))
+    assert run.said_to(0) == [messages.EngineRefused("it was told to stop")]
+
+
+@pytest.mark.parametrize("rank", [-1, 7])
+def test_nobody_is_stopped_that_there_is_not(rank: int) -> None:
+    run = play(task(0), cylinders=[1])
+    assert run.happens(messages.StopEngine(rank, now=True)) == []
+    assert run.happens(messages.StopContext(rank, now=True)) == []
+
+
+@pytest.mark.parametrize(("now", "orders"), [(False, DRAINED), (True, [CANCEL])])
+def test_a_context_that_is_stopped_leaves_with_all_its_engines(
+    now: bool,  # noqa: FBT001 - of the table
+    orders: list[messages.ToEngine],
+) -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[1, 1])
+    run.engines(1, token="u")
+    run.happens(messages.StopContext(0, now=now))
+    assert [run.said_to(rank)[-len(orders) :] for rank in (0, 1)] == [orders, orders]
+    assert run.said_to_context()[-1] == messages.EndContext(())
+    assert orders[-1] not in run.said_to(2)
+
+
+def test_a_context_is_given_no_more_than_its_limit_and_finishes_that() -> None:
+    run = Play()
+    run.reads(*tasks(*range(9)))
+    run.happens(context_came("own", 2, 2, task_limit=3))
+    for rank in (0, 1):
+        run.comes(rank)
+        run.is_ready(rank)
+    assert sum(map(len, run.given.values())) == 3
+    assert [run.said_to(rank)[-1] for rank in (0, 1)] == [messages.FinishEngine()] * 2
+    assert run.said_to_context()[-1] == messages.EndContext(())
+    run.ends(0, *run.given[0])
+    assert sum(map(len, run.given.values())) == 3
+
+
+def test_the_last_task_is_on_its_way_before_the_engine_is_told_to_finish() -> None:
+    run = Play()
+    run.reads(*tasks(0, 1))
+    run.happens(context_came("own", 1, task_limit=1))
+    run.comes(0)
+    run.is_ready(0)
+    assert run.said_to(0)[-2:] == [messages.RunTasks((task(0),)), messages.FinishEngine()]
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_run_whose_resources_were_sent_away_waits_for_others(*, limited: bool) -> None:
+    run = Play()
+    run.reads(*tasks(0, 1))
+    run.happens(context_came("own", 1, task_limit=int(limited)))
+    run.comes(0)
+    run.is_ready(0)
+    if not limited:
+        run.happens(messages.StopContext(0, now=False))
+    run.ends(0, 0)
+    run.happens(messages.EngineLeft(0))
+    run.happens(messages.ContextLeft(0))
+    assert run.told == "the run waits for resources; run.sh -s HOST:N adds some"
+    run.engines(1, token="u")
+    run.ends(1, 1)
+    assert run.everybody_leaves() == events.EndRun(0, complete=True)
+
+
+def test_a_run_that_begins_without_resources_starts_none() -> None:
+    run = Play(startup_only=True)
+    run.reads(task(0))
+    assert run.all(events.StartContext) == []
+    assert run.told == "the run waits for resources; run.sh -s HOST:N adds some"
+    run.engines(1)
+    run.ends(0, 0)
+    assert run.everybody_leaves() == events.EndRun(0, complete=True)

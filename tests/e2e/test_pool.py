@@ -1,0 +1,158 @@
+"""A pool that changes while the run goes on: resources come, are used up, and are sent away."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from disbatch import messages
+from disbatch.kvsstcp import KVSClient
+from tests.e2e.support import PATIENCE, eventually, finish, read_status
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+    from tests.e2e.support import Workplace
+
+NOTE = "echo $DISBATCH_TASKID $DISBATCH_ENGINE_RANK >> ran"
+WAIT = f"{NOTE}; touch begun.$DISBATCH_TASKID; until [ -e go.$DISBATCH_ENGINE_RANK ]; do sleep 0.02; done"
+
+
+def add(work: Workplace, script: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """Call the script of a run from elsewhere, with an empty environment but for the mark."""
+    return work.start(*arguments, program=["env", "-i", f"MARK_OF_A_TEST={work.mark}", script], cwd=script.parents[1])
+
+
+def ran(work: Workplace) -> list[tuple[int, int]]:
+    """Task and engine of each task that has run, in the order of the tasks."""
+    lines = (line.split() for line in work.text("ran").splitlines())
+    return sorted((int(task), int(engine)) for task, engine in lines)
+
+
+def tell(work: Workplace, message: messages.Message) -> None:
+    """Say something to the driver, as any program can that belongs to the run."""
+    secret = re.search(r"KVSSTCP_SECRET=(\w+)", work.text("run_dbUtil.sh"))
+    assert secret is not None
+    with KVSClient(work.text("run_kvsinfo.txt").strip(), secret=secret[1]) as client:
+        client.put(messages.driver_key("run"), messages.encode(message), messages.TAG)
+        client.confirm()
+
+
+# Without resources at first
+
+
+def test_a_run_may_begin_without_resources(work: Workplace) -> None:
+    run = work.start("-S", "-p", "run", "-c", "1", "-t", "2", work.write("tasks", *[NOTE] * 4).name)
+    assert run.stdout is not None
+    script = work.directory / "run_dbUtil.sh"
+    assert run.stdout.readline().decode() == f"{script}\n"
+    assert not (work.directory / "ran").exists()
+    added = add(work, script, "-s", "localhost:1")
+    done = finish(run, timeout=PATIENCE)
+    assert done.returncode == 0
+    assert done.complaints[0] == f"disbatch: the run waits for resources; {script} -s HOST:N adds some"
+    assert finish(added, timeout=PATIENCE).returncode == 0
+    assert ran(work) == [(task, 0) for task in range(4)]
+
+
+def test_such_a_run_waits_again_when_its_resources_have_gone(work: Workplace) -> None:
+    run = work.start("-S", "-p", "run", work.write("tasks", *[NOTE] * 5).name)
+    script = work.directory / "run_dbUtil.sh"
+    eventually((work.directory / "run_kvsinfo.txt").exists, "the address of the run")
+    for _ in range(2):
+        assert finish(add(work, script, "-s", "localhost:1", "-C", "2"), timeout=PATIENCE).returncode == 0
+        assert run.poll() is None
+    assert finish(add(work, script, "-s", "localhost:1"), timeout=PATIENCE).returncode == 0
+    assert finish(run, timeout=PATIENCE).returncode == 0
+    assert ran(work) == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2)]
+
+
+def test_nothing_to_do_needs_no_resources(work: Workplace) -> None:
+    done = work.run("-S", work.write("tasks", "# nothing").name)
+    assert done.returncode == 0
+    assert done.complaints == ["disbatch: No tasks to run."]
+
+
+# Resources for so many tasks
+
+
+def test_a_context_goes_when_it_was_given_its_tasks_and_its_stop_commands_run(work: Workplace) -> None:
+    tasks = work.write("tasks", "#DISBATCH PERENGINE STOP echo stop >> stopped.$DISBATCH_ENGINE_RANK", *[NOTE] * 7)
+    run = work.start("-C", "3", "-s", "localhost:2", "-p", "run", tasks.name)
+    eventually((work.directory / "stopped.0").exists, "the STOP command")
+    assert run.poll() is None
+    assert finish(add(work, work.directory / "run_dbUtil.sh", "-s", "localhost:1"), timeout=PATIENCE).returncode == 0
+    done = finish(run, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert [engine for _, engine in ran(work)].count(0) == 3
+    assert [task for task, _ in ran(work)] == list(range(7))
+    assert work.text("stopped.1") == "stop\n"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_context_is_given_more_than_its_limit(work: Workplace, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - what matters is that it is the same again
+    limits = [chance.randrange(1, 12) for _ in range(3)]
+    number = sum(limits) + chance.randrange(1, 20)
+    pause = chance.choice(["true", "sleep 0.01"])
+    tasks = work.write("tasks", *[f"{pause}; {NOTE}"] * number)
+    run = work.start("-C", f"{limits[0]}", "-s", "localhost:2", "-p", "run", tasks.name)
+    eventually((work.directory / "run_kvsinfo.txt").exists, "the address of the run")
+    script = work.directory / "run_dbUtil.sh"
+    added = [add(work, script, "-s", f"localhost:{chance.randrange(1, 4)}", "-C", f"{limit}") for limit in limits[1:]]
+    assert [finish(context, timeout=PATIENCE).returncode for context in added] == [0, 0]
+    added = [add(work, script, "-s", "localhost:1")]
+    assert finish(run, timeout=PATIENCE).returncode == 0
+    assert finish(added[0], timeout=PATIENCE).returncode == 0
+    assert [task for task, _ in ran(work)] == list(range(number))
+    given = Counter(engine for _, engine in ran(work))
+    assert sorted(given[engine] for engine in range(3)) == sorted(limits)
+
+
+# Sent away
+
+
+@pytest.fixture
+def two(work: Workplace) -> subprocess.Popen[bytes]:
+    """A run with an engine of one place in each of two contexts, which both run a task that waits for a file."""
+    run = work.start("-s", "localhost:1", "-p", "run", work.write("tasks", *[WAIT] * 4).name)
+    work.await_file("begun.0")
+    add(work, work.directory / "run_dbUtil.sh", "-s", "localhost:1")
+    work.await_file("begun.1")
+    return run
+
+
+@pytest.mark.parametrize("message", [messages.StopEngine(0, now=False), messages.StopContext(0, now=False)])
+def test_what_is_stopped_finishes_what_it_runs(
+    work: Workplace, two: subprocess.Popen[bytes], message: messages.Message
+) -> None:
+    tell(work, message)
+    eventually(lambda: "told to finish" in log_of_engine(work, 0), "the engine to hear of it")
+    work.write("go.0")
+    eventually(lambda: "leaving" in log_of_engine(work, 0), "the engine to leave")
+    assert not (work.directory / "begun.2").exists()
+    work.write("go.1")
+    assert finish(two, timeout=PATIENCE).returncode == 0
+    assert ran(work) == [(0, 0), (1, 1), (2, 1), (3, 1)]
+
+
+@pytest.mark.parametrize("message", [messages.StopEngine(0, now=True), messages.StopContext(0, now=True)])
+def test_what_is_stopped_now_ends_what_it_runs_which_runs_again_elsewhere(
+    work: Workplace, two: subprocess.Popen[bytes], message: messages.Message
+) -> None:
+    tell(work, message)
+    eventually(lambda: "leaving" in log_of_engine(work, 0), "the engine to leave")
+    work.write("go.1")
+    assert finish(two, timeout=PATIENCE).returncode == 0
+    assert ran(work) == [(0, 0), (0, 1), (1, 1), (2, 1), (3, 1)]
+    assert sorted(line.task_id for line in read_status(work.directory / "run_status.txt")) == [0, 1, 2, 3]
+
+
+def log_of_engine(work: Workplace, rank: int) -> str:
+    (log,) = work.directory.glob(f"run_*_engine_{rank}.log")
+    return log.read_text(encoding="utf-8")
