@@ -414,7 +414,7 @@ def test_the_owner_may_send_and_close_when_it_is_told_of_a_loss(bench: Bench) ->
         bench.mailbox.send(EngineLeft(1))
         bench.mailbox.close()
 
-    bench.mailbox._on_lost = lost
+    bench.mailbox._connection._on_lost = lost
     bench.office.receive()
     bench.office.connection.close()
     bench.turn()
