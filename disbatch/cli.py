@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ def _forget_unwritten() -> None:
 def _play(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         # One of the options; asked for alone it does not wait for them to be imported.
-        print(__version__)
+        with suppress(OSError):
+            print(__version__)
         return ExitStatus.OK
     from disbatch import options  # noqa: PLC0415
 

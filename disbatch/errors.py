@@ -5,8 +5,6 @@ Pure. It must not know who prints an error or where.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 def quoted(text: bytes, limit: int = 80) -> str:
     """Return bytes from a user's file in the form in which a message shows them: quoted, one line, harmless.
@@ -32,7 +30,7 @@ class ExitStatus:
 class DisbatchError(Exception):
     """A failure that a user can understand: a message of one line, and a hint that may be empty."""
 
-    exit_status: ClassVar[int] = ExitStatus.FAILED
+    exit_status: int = ExitStatus.FAILED
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

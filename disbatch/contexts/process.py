@@ -121,7 +121,12 @@ class Context:
 
     def _be_admitted(self, admission: messages.ContextAdmitted) -> None:
         self._rank = admission.context_rank
-        self._log = open_log(self._files.context_log(admission.label), self._asked.log_level)
+        try:
+            self._log = open_log(self._files.context_log(admission.label), self._asked.log_level)
+        except DisbatchError as error:
+            self._mailbox.send(messages.ContextFailed(self._token, error.message, error.hint))
+            self._mailbox.close()
+            raise
         self._note(f"context {self._rank}, label {admission.label}, pid {os.getpid()}, version {__version__}")
         here = _names_of_this_machine([offer.name for offer in self._offers])
         self._nodes = dict(zip(admission.engine_ranks, (offer.name for offer in self._offers), strict=True))

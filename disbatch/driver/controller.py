@@ -64,6 +64,8 @@ class Controller:
         self.counts = Counts()
         self.fleet = Fleet()
         self.phase = RunPhase.WORKING
+        self.can_be_resumed = True
+        """Whether the same command, resuming, could get any further."""
         self.check_failed = False
         """Whether a CHECK has ended the run: it will again, unless what failed runs again."""
         self._commands: list[Command] = []
@@ -82,7 +84,7 @@ class Controller:
         self._patience_set = False
         self._handlers: dict[type, Callable[..., None]] = {
             events.ItemsRead: self._items_read,
-            events.ReadingFailed: self._cannot_go_on,
+            events.ReadingFailed: self._reading_failed,
             events.RecordingFailed: self._cannot_go_on,
             events.SignalCame: self._signal_came,
             events.PatienceEnded: self._patience_ended,
@@ -127,7 +129,11 @@ class Controller:
             self._barriers_ahead += sum(isinstance(item, Barrier) for item in event.items)
             self._list_ended = self._list_ended or event.ended
 
-    def _cannot_go_on(self, event: events.ReadingFailed | events.RecordingFailed) -> None:
+    def _reading_failed(self, event: events.ReadingFailed) -> None:
+        self.can_be_resumed = not event.is_another
+        self._stop(ExitStatus.FAILED, event.reason)
+
+    def _cannot_go_on(self, event: events.RecordingFailed) -> None:
         self._stop(ExitStatus.FAILED, event.reason)
 
     def _advance(self) -> None:

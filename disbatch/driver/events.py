@@ -50,9 +50,10 @@ class ItemsRead:
 
 @dataclass(frozen=True, slots=True)
 class ReadingFailed:
-    """The task list cannot be read on, or does not fit the run that is resumed."""
+    """The task list cannot be read on; with `is_another` because it is not that of the run that is resumed."""
 
     reason: str
+    is_another: bool = False
 
 
 @dataclass(frozen=True, slots=True)

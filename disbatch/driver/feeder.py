@@ -59,7 +59,7 @@ class EarlierRuns:
     def lines(self) -> Iterator[bytes]:
         """Lines for this run's status file: of all tasks that earlier runs completed and this one will not run again.
 
-        Raises `StatusFileError` when a file cannot be read once more.
+        Raises `DisbatchError` when a file cannot be read once more.
         """
         for number, file in enumerate(self._files):
             try:
@@ -97,8 +97,8 @@ class EarlierRuns:
         return [Complaint(0, f"{more} more tasks differ from the status file")] if more > 0 else []
 
 
-def _unreadable(file: BinaryIO, error: OSError) -> StatusFileError:
-    return StatusFileError(f"cannot read the status file {file.name} any further: {error.strerror}")
+def _unreadable(file: BinaryIO, error: OSError) -> DisbatchError:
+    return DisbatchError(f"cannot read the status file {file.name} any further: {error.strerror}")
 
 
 class Feeder:
@@ -135,7 +135,7 @@ class Feeder:
             event = ItemsRead(self._with_records(items), ended=self._parser.exhausted)
         except DisbatchError as error:
             self._stop_waiting()
-            self._tell(ReadingFailed(str(error)))
+            self._tell(ReadingFailed(str(error), is_another=isinstance(error, StatusFileError)))
             return
         self._stop_waiting()
         self._tell(event)

@@ -149,6 +149,9 @@ class Membership:
             self._tell(reason)
         else:
             self._tell(f"a context could not join the run: {reason}")
+        context = self._fleet.context_with(event.token)
+        if context is not None:
+            self._context_is_gone(context)
 
     def _own_context_ended(self, event: events.OwnContextEnded) -> None:
         if self._own_context_pending and self._open:
@@ -271,6 +274,8 @@ class Membership:
         engine.nothing_runs = 0 <= event.return_code < SSH_FAILED
         if engine.stage is EngineStage.LOST and engine.nothing_runs:
             self._engine_is_gone(engine)
+        elif engine.stage in (EngineStage.WAITING, EngineStage.STARTING, EngineStage.SERVING) and event.return_code:
+            self._tell(f"{engine.node}: what had started its engine ended with {event.return_code} {event.last_words}")
         elif engine.stage is EngineStage.EXPECTED:
             self._fleet.move(engine, EngineStage.GONE)
             why = event.last_words or f"what was to start it ended with {event.return_code}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import random
 import shlex
+import signal
 import stat
 import sys
 import time
-from contextlib import ExitStack, suppress
-from dataclasses import astuple, fields
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from disbatch.driver import address
 from disbatch.driver.controller import Controller
 from disbatch.driver.events import Settings
 from disbatch.driver.feeder import EarlierRuns, Feeder
-from disbatch.driver.loop import DriverLoop, OwnContext
+from disbatch.driver.loop import EXIT_STATUS_OF_SIGNAL, DriverLoop, OwnContext
 from disbatch.driver.membership import OWN_TOKEN
 from disbatch.driver.recorder import NameTakenError, Recorder
 from disbatch.errors import DisbatchError, ExitStatus, TaskFileError
@@ -30,7 +31,9 @@ from disbatch.launching import disbatch_command
 from disbatch.runfiles import RunFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import logging
+    import socket
+    from collections.abc import Callable, Iterator, Sequence
 
     from disbatch.driver.controller import Counts
     from disbatch.options import ContextOptions, DriverOptions, SshNode
@@ -39,38 +42,42 @@ INHERITED = ("cpus_per_task", "tasks_per_node", "environment_resources")
 """Options of the driver that hold for contexts added later, unless those are told otherwise."""
 
 
+class EndedEarlyError(DisbatchError):
+    """A signal came before the run had begun."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"got {signal.Signals(number).name} before the run had begun; nothing has changed")
+        self.exit_status = EXIT_STATUS_OF_SIGNAL[signal.Signals(number)]
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """All that a run begins with, and nothing of which it has to wait for; `aside` is where an earlier file is now."""
+
+    hosts: tuple[SshNode, ...]
+    task_file: int
+    earlier: EarlierRuns | None
+    files: RunFiles
+    recorder: Recorder
+    listening: socket.socket
+    log: logging.Logger
+    aside: str | None
+
+
 def main(asked: DriverOptions, resume_command: Callable[..., str]) -> int:
     """Be a driver; the exit status. `resume_command` is `options.resume_command` for what the user has typed."""
-    hosts = _hosts(asked)
-    task_file = _open_task_file(asked.task_file)
-    earlier = _earlier_runs(asked)
     try:
-        files, recorder = _begin_files(asked)
-        return _run(asked, files, recorder, hosts, task_file, earlier, resume_command)
+        with _ended_by_signals():
+            beginning = _begin(asked)
+        return _run(asked, beginning, resume_command)
     except OSError as error:
         raise DisbatchError(f"{error.filename or asked.prefix}: {error.strerror or error}") from error
 
 
-def _run(
-    asked: DriverOptions,
-    files: RunFiles,
-    recorder: Recorder,
-    hosts: Sequence[SshNode],
-    task_file: int,
-    earlier: EarlierRuns | None,
-    resume_command: Callable[..., str],
-) -> int:
-    """Make the run's files, go through the run, clear away what is of no use after it."""
-    with ExitStack() as undo:
-        # What fails here leaves the status file of an earlier run of this name as it is, for -r to read next time.
-        undo.callback(_close, recorder)
-        listening = address.listen(asked.use_address)
-        log = open_log(asked.log_file or files.driver_log, asked.log_level)
-        if asked.status_header:
-            recorder.add(statusfile.HEADER)
-        recorder.add_all(earlier.lines() if earlier else ())
-        aside = recorder.take_place()
-        undo.pop_all()
+def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..., str]) -> int:
+    """Make the run's other files, go through the run, clear away what is of no use after it."""
+    files, recorder, earlier, log = beginning.files, beginning.recorder, beginning.earlier, beginning.log
+    hosts, listening = beginning.hosts, beginning.listening
     port = listening.getsockname()[1]
     secret = None if asked.insecure_kvs else new_secret()
     log.info("disbatch %s, pid %d: %s", __version__, os.getpid(), sys.argv)
@@ -85,8 +92,8 @@ def _run(
     _write_script(files, asked, public, secret)
     _write(files.kvs_address, f"{public}\n".encode(), 0o644)
     log.info("key-value store at %s", public)
-    if aside is not None:
-        _tell(f"an earlier status file of this name is now {_shown(aside, asked)}")
+    if beginning.aside is not None:
+        _tell(f"an earlier status file of this name is now {_shown(beginning.aside, asked)}")
     if asked.insecure_kvs:
         _tell("--insecure-kvs: whoever can connect to this machine can run commands as you while this run goes on")
     if asked.startup_only:
@@ -95,7 +102,7 @@ def _run(
         _tell(warning)
     try:
         driver.serve(listening, secret)
-        end = driver.run(Feeder(task_file, earlier, loop, driver.happened))
+        end = driver.run(Feeder(beginning.task_file, earlier, loop, driver.happened))
     finally:
         with suppress(FileNotFoundError):
             os.unlink(files.kvs_address)  # whoever comes from now on finds that the run is done
@@ -107,7 +114,7 @@ def _run(
     complete = end.complete and all_recorded
     status_file = _shown(files.status, asked)
     _sum_up(controller.counts, status_file, complete=complete)
-    if not complete and (earlier or any(astuple(controller.counts))):
+    if not complete and controller.can_be_resumed and (earlier or any(astuple(controller.counts))):
         retry = controller.check_failed and not asked.retry
         _tell(f"to go on where this run left off: {resume_command(status_file, retry=retry)}")
     log.info("the run ends with status %d: %s; CPU %.3f s", exit_status, controller.counts, time.process_time())
@@ -115,6 +122,43 @@ def _run(
 
 
 # Before the run.
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let signals that mean the end raise `EndedEarlyError` meanwhile; one that is ignored stays so."""
+
+    def end(number: int, _frame: object) -> None:
+        raise EndedEarlyError(number)
+
+    former = {number: signal.getsignal(number) for number in EXIT_STATUS_OF_SIGNAL}
+    for number, handler in former.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _begin(asked: DriverOptions) -> Beginning:
+    """Do what may fail because of a mistake, or take its time, before anything is to be seen of the run."""
+    hosts = _hosts(asked)
+    task_file = _open_task_file(asked.task_file)
+    earlier = _earlier_runs(asked)
+    files, recorder = _begin_files(asked)
+    with ExitStack() as undo:
+        # What fails here leaves the status file of an earlier run of this name as it is, for -r to read next time.
+        undo.callback(_close, recorder)
+        listening = address.listen(asked.use_address)
+        log = open_log(asked.log_file or files.driver_log, asked.log_level)
+        if asked.status_header:
+            recorder.add(statusfile.HEADER)
+        recorder.add_all(earlier.lines() if earlier else ())
+        aside = recorder.take_place()
+        undo.pop_all()
+    return Beginning(hosts, task_file, earlier, files, recorder, listening, log, aside)
 
 
 def _hosts(asked: DriverOptions) -> tuple[SshNode, ...]:

@@ -78,7 +78,8 @@ class Recorder:
                 data = data[self._write(self._descriptor, data) :]
         except OSError as error:
             raise DisbatchError(
-                f"cannot write the status file: {error.strerror}", "tasks since then have no line"
+                f"cannot write the status file: {error.strerror}",
+                "make room; what has no line there runs again in a run that resumes",
             ) from error
         finally:
             self._lines = [data] if data else []

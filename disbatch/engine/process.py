@@ -17,6 +17,7 @@ from disbatch.engine import keeper, roster
 from disbatch.engine.attempts import Attempts
 from disbatch.engine.environment import TaskEnvironment
 from disbatch.engine.launchers import launcher, limiting
+from disbatch.errors import DisbatchError
 from disbatch.eventloop import EventLoop
 from disbatch.joining import connect, open_log
 from disbatch.mailbox import Mailbox
@@ -68,7 +69,12 @@ class Engine:
             self._driver_lost,
         )
         self._mailbox.send(messages.EngineCame(self._rank, __version__, os.uname().nodename, os.getpid()))
-        self._log = open_log(files.engine_log(asked.label, asked.node, self._rank), asked.log_level)
+        try:
+            self._log = open_log(files.engine_log(asked.label, asked.node, self._rank), asked.log_level)
+        except DisbatchError as error:
+            self._mailbox.send(messages.EngineUnfit(self._rank, str(error)))
+            self._mailbox.close()
+            raise
         self._log.info("engine %d on %s, pid %d, version %s", self._rank, asked.node, os.getpid(), __version__)
         self._service: Service | None = None
         self._children_ended = False

@@ -106,6 +106,14 @@ def test_what_comes_before_a_fatal_complaint_runs_and_then_the_run_has_failed() 
     assert run.everybody_leaves().exit_status == 1
 
 
+@pytest.mark.parametrize("is_another", [False, True])
+def test_a_list_that_cannot_be_read_on_ends_the_run(*, is_another: bool) -> None:
+    run = play(task(0))
+    run.happens(events.ReadingFailed("it is gone", is_another=is_another))
+    assert run.told == "it is gone"
+    assert run.controller.can_be_resumed is not is_another
+
+
 # Skipped tasks
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from disbatch.driver.events import Event, Item, ItemsRead, ReadingFailed, SkippedTask
 from disbatch.driver.feeder import WARNINGS_SHOWN, EarlierRuns, Feeder
-from disbatch.errors import StatusFileError
+from disbatch.errors import DisbatchError, StatusFileError
 from disbatch.eventloop import EventLoop
 from disbatch.statusfile import HEADER, skipped_line, task_line
 from disbatch.taskfile import Complaint, TaskParser
@@ -411,7 +411,7 @@ def test_a_status_file_that_cannot_be_read_once_more_is_named(tmp_path: Path) ->
     earlier = earlier_runs(status_file(tmp_path / "first", line(0)))
     earlier._files[0].close()
     earlier._files[0] = open("/proc/self/mem", "rb")  # noqa: SIM115 - its first bytes cannot be read
-    with pytest.raises(StatusFileError, match="cannot read the status file /proc/self/mem any further"):
+    with pytest.raises(DisbatchError, match="cannot read the status file /proc/self/mem any further"):
         list(earlier.lines())
     earlier._files[0].close()
 
@@ -461,6 +461,7 @@ def test_a_task_that_differs_ends_the_reading_and_names_both(bench: Bench, tmp_p
     bench.feed_from(bench.file(tasks), earlier_runs(path)).read(10)
     failure = bench.answer()
     assert isinstance(failure, ReadingFailed)
+    assert failure.is_another
     for word in ("task 1 ", "'echo new'", "'echo old'", "--force-resume"):
         assert word in failure.reason
 

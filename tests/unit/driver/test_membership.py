@@ -101,6 +101,15 @@ def test_a_context_that_somebody_adds_and_that_goes_soon_does_not_end_the_run_be
     assert run.end == events.EndRun(1, complete=False)
 
 
+def test_a_context_that_fails_after_it_was_let_in_is_gone() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.engines(1, ready=False)
+    run.happens(messages.ContextFailed("own", "cannot write the log", ""))
+    assert run.told == "cannot write the log"
+    assert run.happens(events.ContextLost("own")) == []
+
+
 def test_the_end_of_its_own_context_before_that_has_joined_ends_the_run() -> None:
     run = Play()
     run.reads(task(0))

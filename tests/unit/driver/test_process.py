@@ -634,6 +634,42 @@ def test_after_a_failed_check_only_a_retry_gets_any_further(
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"tasks -r run_status.txt{added}")
 
 
+def test_what_is_another_list_of_tasks_cannot_be_gone_on_with(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    (bench.folder / "status").write_bytes(line(0, b"true"))
+    bench.end = events.EndRun(1, complete=False)
+    bench.meanwhile = lambda run: setattr(run.controller, "can_be_resumed", False)
+    bench.main("-p", "run", "-r", "status")
+    assert "to go on where" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
+def test_a_signal_before_the_run_has_begun_changes_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int
+) -> None:
+    (bench.folder / "run_status.txt").write_bytes(line(0, b"true"))
+    monkeypatch.setattr(address, "listen", lambda _: os.kill(os.getpid(), number))
+    former = signal.getsignal(number)
+    with pytest.raises(DisbatchError, match=f"got {number.name} before the run had begun") as error:
+        bench.main("-p", "run", "-r", "run_status.txt")
+    assert error.value.exit_status == status
+    assert bench.names == {"run_status.txt"}
+    assert bench.content("run_status.txt").encode() == line(0, b"true")
+    assert signal.getsignal(number) is former
+
+
+def test_a_signal_that_is_ignored_stays_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def listen(_wanted: Address | None) -> Listening:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return bench.listening
+
+    monkeypatch.setattr(address, "listen", listen)
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert bench.main() == 0
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
 def test_two_runs_do_not_get_in_each_others_way(bench: Bench) -> None:
     def begin_another(_run: Run) -> None:
         with pytest.raises(DisbatchError, match=r"run_status.txt goes on"):

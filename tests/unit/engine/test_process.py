@@ -13,6 +13,7 @@ import pytest
 from disbatch import __version__, descriptors, messages
 from disbatch.engine import process
 from disbatch.engine.process import Engine
+from disbatch.errors import DisbatchError
 from disbatch.eventloop import EventLoop
 from disbatch.kvsstcp.wire import Limits, Put, RequestParser, encode_reply
 from disbatch.messages import (
@@ -263,3 +264,21 @@ def test_the_log_tells_how_it_went_and_holds_no_environment(bench: Bench, monkey
     assert "told to finish" in bench.log
     assert "private value" not in bench.log
     assert "PRIVATE_VARIABLE" not in bench.log
+
+
+def test_an_engine_that_cannot_write_its_log_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run_label_node_engine_3.log").mkdir()
+    driver, connection = socket.socketpair()
+    monkeypatch.setattr(process, "connect", lambda _: connection)
+    loop = EventLoop()
+    asked = EngineRoleOptions(str(tmp_path / "run"), Address("", 0), "INFO", "label", "node", RANK)
+    with pytest.raises(DisbatchError, match="cannot write the log"):
+        Engine(asked, loop)
+    heard = [
+        messages.decode(request.value, request.tag)
+        for request in RequestParser(Limits()).feed(driver.recv(1 << 20))
+        if isinstance(request, Put)
+    ]
+    assert [type(message) for message in heard] == [EngineCame, EngineUnfit]
+    loop.close()
+    driver.close()
