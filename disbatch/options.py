@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 SSH_NODES_VARIABLE = "DISBATCH_SSH_NODELIST"
+MAIL_SERVER_VARIABLE = "DISBATCH_SMTP"
 MOST_CORES = 100_000
 LEAST_CORES_PER_TASK = 0.001
 """What lies beyond is a slip of the finger, and would have an engine make places for tasks until memory ends."""
@@ -116,6 +117,23 @@ def address(text: str) -> Address:
     return Address(host, int(port))
 
 
+LOCAL_MAIL_SERVER = Address("localhost", 25)
+
+
+def mail_server_of_environment(environment: Mapping[str, str]) -> Address:
+    """Where mails are handed in; raises `UsageError` when the environment names that in a form that cannot be read."""
+    text = environment.get(MAIL_SERVER_VARIABLE, "")
+    if not text:
+        return LOCAL_MAIL_SERVER
+    try:
+        server = address(text)
+    except ValueError:
+        server = Address("", 0)
+    if not (server.host and server.host.isprintable() and server.port):
+        raise UsageError(f"{MAIL_SERVER_VARIABLE}: {text!r} is no address of a mail server", "write it as HOST:PORT")
+    return server
+
+
 def _cores(text: str) -> float:
     try:
         value = float(text)
@@ -141,6 +159,12 @@ def _at_least_zero(text: str) -> int:
 def _one_line(text: str) -> str:
     if not text or not text.isprintable():
         raise ValueError("it must be printable and not empty")
+    return text
+
+
+def _mail_address(text: str) -> str:
+    if not text.isprintable() or not text.strip("@") or set(' ,;:<>()[]"') & set(text):
+        raise ValueError(f"it must be one mail address, not {text!r}")
     return text
 
 
@@ -230,6 +254,19 @@ class DriverOptions(ContextOptions):
         convert=str.upper,
         choices=LOG_LEVELS,
         help="how much goes into the logs (default: INFO)",
+    )
+    mail_frequency: int | None = _option(
+        "--mailFreq",
+        metavar="N",
+        convert=_at_least_one,
+        help="with --mailTo: a mail every N finished tasks (default: 1)",
+    )
+    mail_to: str | None = _option(
+        "--mailTo",
+        metavar="ADDR",
+        convert=_mail_address,
+        help="send mails on finished tasks to ADDR, and one at the end, through the mail server of this machine, or "
+        f"the one at {MAIL_SERVER_VARIABLE} (HOST:PORT) in the environment",
     )
     prefix: str = _option(
         "-p",
@@ -403,6 +440,8 @@ def check_driver(options: DriverOptions) -> None:
     """Raise `UsageError` for options that contradict or need one another."""
     if options.startup_only and options.ssh_nodes:
         raise UsageError("-S begins without hosts, and -s names some", "leave out one of the two")
+    if options.mail_frequency is not None and options.mail_to is None:
+        raise UsageError("--mailFreq needs --mailTo ADDR", "name the address that mails go to")
     if not options.resume_from:
         for given, flag in ((options.retry, "-R"), (options.force_resume, "--force-resume")):
             if given:

@@ -55,6 +55,18 @@ class Counts:
     skipped: int = 0
     interrupted: int = 0
 
+    @property
+    def in_words(self) -> str:
+        """The figures for a person; those that are 0 are left out, but for the first."""
+        parts = [f"{self.finished} task{'s' * (self.finished != 1)} finished"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.skipped:
+            parts.append(f"{self.skipped} skipped")
+        if self.interrupted:
+            parts.append(f"{self.interrupted} interrupted")
+        return ", ".join(parts)
+
 
 class Controller:
     """Decides, from the first item of the task list to the end of the run."""

@@ -53,7 +53,10 @@ class OwnContext:
 
 
 class DriverLoop:
-    """Joins the controller of a run with everything around it."""
+    """Joins the controller of a run with everything around it.
+
+    `on_recorded` gets the lines of each turn that has any, once they are in the status file; it must not block.
+    """
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class DriverLoop:
         own_context: OwnContext,
         log: logging.Logger,
         tell: Callable[[str], None],
+        on_recorded: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
         self._loop = loop
         self._controller = controller
@@ -72,6 +76,7 @@ class DriverLoop:
         self._own_context = own_context
         self._log = log
         self._tell = tell
+        self._on_recorded = on_recorded
         self._server: Server | None = None
         self._feeder: Feeder | None = None
         self._inbox: deque[events.Event] = deque()
@@ -169,26 +174,28 @@ class DriverLoop:
     # Commands.
 
     def _perform(self, commands: Sequence[events.Command]) -> None:
-        for command in commands:
-            self._record(command)
+        lines = [line for command in commands if (line := self._line_for(command)) is not None]
+        for line in lines:
+            self._recorder.add(line)
         try:
             self._recorder.flush()
         except DisbatchError as error:
             self.happened(events.RecordingFailed(str(error)))
+        else:
+            if lines and self._on_recorded is not None:
+                self._on_recorded(lines)
         for command in commands:
             self._do(command)
 
-    def _record(self, command: events.Command) -> None:
+    def _line_for(self, command: events.Command) -> bytes | None:
         if isinstance(command, events.RecordTask):
-            line = statusfile.task_line(command.task, command.node, command.outcome, abandoned=command.abandoned)
-        elif isinstance(command, events.RecordPerEngineTask):
-            line = statusfile.per_engine_line(command.task, command.node, command.outcome)
-        elif isinstance(command, events.RecordBarrier):
+            return statusfile.task_line(command.task, command.node, command.outcome, abandoned=command.abandoned)
+        if isinstance(command, events.RecordPerEngineTask):
+            return statusfile.per_engine_line(command.task, command.node, command.outcome)
+        if isinstance(command, events.RecordBarrier):
             end = max(command.start, command.end)  # whatever became of the clock meanwhile
-            line = statusfile.barrier_line(command.barrier, self._host, self._pid, command.start, end)
-        else:
-            return
-        self._recorder.add(line)
+            return statusfile.barrier_line(command.barrier, self._host, self._pid, command.start, end)
+        return None
 
     def _do(self, command: events.Command) -> None:
         assert self._server is not None  # noqa: S101 - `serve` and `run` come before

@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from disbatch import __version__, layout, options, runfiles, statusfile
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from disbatch.driver.controller import Counts
-    from disbatch.options import ContextOptions, DriverOptions, SshNode
+    from disbatch.driver.mail import Mail
+    from disbatch.options import Address, ContextOptions, DriverOptions, SshNode
 
 INHERITED = ("cpus_per_task", "tasks_per_node", "environment_resources")
 """Options of the driver that hold for contexts added later, unless those are told otherwise."""
@@ -55,6 +57,7 @@ class Beginning:
     """All that a run begins with, and nothing of which it has to wait for; `aside` is where an earlier file is now."""
 
     hosts: tuple[SshNode, ...]
+    mail_server: Address | None
     task_file: int
     earlier: EarlierRuns | None
     files: RunFiles
@@ -85,8 +88,16 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
         log.info("resuming; earlier runs completed %d tasks", earlier.completed)
     loop = EventLoop()
     controller = Controller(_settings(asked, files))
+    mail = _mail(asked, files, beginning.mail_server, controller.counts, log) if beginning.mail_server else None
     driver = DriverLoop(
-        loop, controller, recorder, files.job, _own_context(asked, files, hosts, port, secret), log, _tell
+        loop,
+        controller,
+        recorder,
+        files.job,
+        _own_context(asked, files, hosts, port, secret),
+        log,
+        _tell,
+        mail.recorded if mail else None,
     )
     public = address.advertised(asked.use_address, port, [host.host for host in hosts])
     _write_script(files, asked, public, secret)
@@ -117,6 +128,8 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
     if not complete and controller.can_be_resumed and (earlier or any(astuple(controller.counts))):
         retry = controller.check_failed and not asked.retry
         _tell(f"to go on where this run left off: {resume_command(status_file, retry=retry)}")
+    if mail is not None:
+        mail.end(complete=complete)
     log.info("the run ends with status %d: %s; CPU %.3f s", exit_status, controller.counts, time.process_time())
     return exit_status
 
@@ -145,6 +158,7 @@ def _ended_by_signals() -> Iterator[None]:
 def _begin(asked: DriverOptions) -> Beginning:
     """Do what may fail because of a mistake, or take its time, before anything is to be seen of the run."""
     hosts = _hosts(asked)
+    mail_server = options.mail_server_of_environment(os.environ) if asked.mail_to else None
     task_file = _open_task_file(asked.task_file)
     earlier = _earlier_runs(asked)
     files, recorder = _begin_files(asked)
@@ -158,7 +172,7 @@ def _begin(asked: DriverOptions) -> Beginning:
         recorder.add_all(earlier.lines() if earlier else ())
         aside = recorder.take_place()
         undo.pop_all()
-    return Beginning(hosts, task_file, earlier, files, recorder, listening, log, aside)
+    return Beginning(hosts, mail_server, task_file, earlier, files, recorder, listening, log, aside)
 
 
 def _hosts(asked: DriverOptions) -> tuple[SshNode, ...]:
@@ -287,6 +301,18 @@ def _own_context(
     return OwnContext(command, environment, files.context_launch_log(os.getpid()))
 
 
+def _mail(asked: DriverOptions, files: RunFiles, server: Address, counts: Counts, log: logging.Logger) -> Mail:
+    from disbatch.driver import letter, mail  # noqa: PLC0415 - most runs send none
+
+    def warn(text: str) -> None:
+        log.warning("%s", text)
+        _tell(text)
+
+    assert asked.mail_to is not None  # noqa: S101 - there is a server only for a run that has one to write to
+    digest = letter.Digest(files.job, f"{os.uname().nodename}:{files.status}", asked.mail_frequency or 1)
+    return mail.Mail(digest, counts, partial(mail.send, server, asked.mail_to), warn)
+
+
 # After the run.
 
 
@@ -304,14 +330,7 @@ def _sum_up(counts: Counts, status_file: str, *, complete: bool) -> None:
     if complete and not counts.finished + counts.skipped + counts.interrupted:
         _tell("No tasks to run.")
         return
-    parts = [f"{counts.finished} task{'s' * (counts.finished != 1)} finished"]
-    if counts.failed:
-        parts.append(f"{counts.failed} failed")
-    if counts.skipped:
-        parts.append(f"{counts.skipped} skipped")
-    if counts.interrupted:
-        parts.append(f"{counts.interrupted} interrupted")
-    _tell(f"{', '.join(parts)}; status file: {shlex.quote(status_file)}")
+    _tell(f"{counts.in_words}; status file: {shlex.quote(status_file)}")
 
 
 def _shown(path: str, asked: DriverOptions) -> str:

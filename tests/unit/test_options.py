@@ -28,6 +28,7 @@ from disbatch.options import (
     address,
     arguments_for,
     check_driver,
+    mail_server_of_environment,
     parse,
     parse_driver,
     parser,
@@ -80,6 +81,8 @@ DRIVER_OPTIONS: list[tuple[list[str], str, object]] = [
     (["--logfile", "my.log"], "log_file", "my.log"),
     (["--loglevel", "DEBUG"], "log_level", "DEBUG"),
     (["--loglevel", "Warning"], "log_level", "WARNING"),
+    (["--mailTo", "me@example.org"], "mail_to", "me@example.org"),
+    (["--mailTo", "me", "--mailFreq", "20"], "mail_frequency", 20),
     (["-p", "out/run 1"], "prefix", "out/run 1"),
     (["--prefix", "out"], "prefix", "out"),
     (["-r", "a"], "resume_from", ("a",)),
@@ -314,6 +317,40 @@ def test_options_of_a_resume_need_one() -> None:
         check_driver(DriverOptions(force_resume=True))
 
 
+def test_a_frequency_of_mails_needs_an_address() -> None:
+    check_driver(DriverOptions(mail_to="me"))
+    check_driver(DriverOptions(mail_to="me", mail_frequency=3))
+    for frequency in (1, 3):
+        with pytest.raises(UsageError, match="--mailFreq needs --mailTo ADDR"):
+            check_driver(DriverOptions(mail_frequency=frequency))
+
+
+@pytest.mark.parametrize("address", ["me", "me@example.org", "o'hara+runs@host", "jürgen@x"])
+def test_mails_go_to_one_address(address: str) -> None:
+    assert parsed(DriverOptions, "--mailTo", address, "").mail_to == address
+
+
+@pytest.mark.parametrize("address", ["", "@", "a b", "a,b", "a@x;b@x", "A <a@x>", "a@x\nBcc: b@x", "a\0", "a\udcff"])
+def test_what_is_no_mail_address_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="--mailTo: it must be one mail address") as raised:
+        parsed(DriverOptions, "--mailTo", address, "")
+    assert raised.value.message.isprintable()
+
+
+def test_mails_go_through_this_machine_unless_the_environment_names_another() -> None:
+    assert mail_server_of_environment({}) == Address("localhost", 25)
+    assert mail_server_of_environment({"DISBATCH_SMTP": ""}) == Address("localhost", 25)
+    assert mail_server_of_environment({"DISBATCH_SMTP": "relay:587"}) == Address("relay", 587)
+    assert mail_server_of_environment({"DISBATCH_SMTP": "[::1]:25"}) == Address("::1", 25)
+
+
+@pytest.mark.parametrize("text", ["relay", ":25", "relay:0", "relay:smtp", "re\nlay:25", "25"])
+def test_what_is_no_mail_server_is_told(text: str) -> None:
+    with pytest.raises(UsageError, match=r"DISBATCH_SMTP: .* is no address of a mail server \(write it as") as raised:
+        mail_server_of_environment({"DISBATCH_SMTP": text})
+    assert str(raised.value).isprintable()
+
+
 def test_options_of_a_driver_are_checked_as_they_are_read() -> None:
     assert parse_driver(["-e", "Tasks"], "disbatch") == DriverOptions(exit_code=True, task_file="Tasks")
     with pytest.raises(UsageError, match="-R needs -r STATUSFILE"):
@@ -383,6 +420,8 @@ driver_fields: dict[str, st.SearchStrategy[Any]] = {
     "insecure_kvs": st.booleans(),
     "log_file": st.none() | paths,
     "log_level": st.sampled_from(LOG_LEVELS),
+    "mail_frequency": st.none() | st.integers(1, 10_000),
+    "mail_to": st.none() | st.text("ab.@-", min_size=1).filter(lambda text: text.strip("@")),
     "prefix": paths,
     "resume_from": st.lists(paths, max_size=3).map(tuple),
     "retry": st.booleans(),

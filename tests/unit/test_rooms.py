@@ -35,6 +35,7 @@ PURE = {
     "driver/fleet.py",
     "driver/membership.py",
     "driver/controller.py",
+    "driver/letter.py",
     "contexts/ssh.py",
     "engine/roster.py",
     "engine/environment.py",

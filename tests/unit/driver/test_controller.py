@@ -15,6 +15,7 @@ from disbatch.driver.controller import (
     CONTEXT_PATIENCE,
     HURRY_PATIENCE,
     READ_AHEAD,
+    Counts,
     RunPhase,
 )
 from disbatch.taskfile import Complaint
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # The task list
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        (Counts(), "0 tasks finished"),
+        (Counts(finished=1), "1 task finished"),
+        (Counts(2, 1, 3, 4), "2 tasks finished, 1 failed, 3 skipped, 4 interrupted"),
+    ],
+)
+def test_counts_are_told_in_words(counts: Counts, words: str) -> None:
+    assert counts.in_words == words
 
 
 def test_a_run_begins_with_reading_and_nothing_else() -> None:

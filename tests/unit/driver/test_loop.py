@@ -216,6 +216,7 @@ class House:
     store: Store
     child: Child | None = None
     child_failure: DisbatchError | None = None
+    is_listened_to = False
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, event_loop: EventLoop | None = None) -> None:
         self.done: list[tuple[object, ...]] = []
@@ -254,6 +255,7 @@ class House:
             own_context,
             cast(Any, Log(self)),
             lambda text: self.did("tell", text),
+            lambda lines: self.did("recorded", *lines) if self.is_listened_to else None,
         )
         self.driver.serve(cast("socket.socket", "the listening socket"), b"s3cret")
         self.done.clear()
@@ -410,6 +412,28 @@ def test_what_a_command_brings_about_is_handled_without_waiting(house: House) ->
 def test_the_end_leaves_no_command_of_its_turn_undone(house: House) -> None:
     house.run(THE_END, events.TellUser("good-bye"))
     assert ("tell", "good-bye") in house.done
+
+
+def test_lines_are_handed_on_once_they_are_in_the_file(house: House) -> None:
+    house.is_listened_to = True
+    kinds = [events.RecordTask, events.RecordPerEngineTask, events.RecordBarrier]
+    said = PERFORMED[events.SendToEngine][0]
+    house.run(said, *(PERFORMED[kind][0] for kind in kinds))
+    lines = [PERFORMED[kind][1][0] for kind in kinds]
+    assert house.done[:5] == [*lines, ("flush",), ("recorded", *(line[1] for line in lines))]
+
+
+def test_a_turn_without_a_record_hands_nothing_on(house: House) -> None:
+    house.is_listened_to = True
+    house.run(events.TellUser("nothing has ended"))
+    assert house.all("recorded") == []
+
+
+def test_what_could_not_be_written_is_not_handed_on(house: House) -> None:
+    house.is_listened_to = True
+    house.book.failures.append(DisbatchError("the disk is full"))
+    house.run(PERFORMED[events.RecordTask][0])
+    assert house.all("recorded") == []
 
 
 # Records that cannot be written

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disbatch import __version__, options
-from disbatch.driver import address, events, process
+from disbatch.driver import address, events, letter, mail, process
 from disbatch.driver.controller import Controller, Counts
 from disbatch.driver.membership import OWN_TOKEN
 from disbatch.driver.recorder import Recorder
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from disbatch.driver.feeder import Feeder
+    from disbatch.driver.letter import Digest, Letter
     from disbatch.driver.loop import OwnContext
     from disbatch.eventloop import EventLoop
 
@@ -73,6 +74,7 @@ class Run:
         own_context: OwnContext,
         log: logging.Logger,
         tell: Callable[[str], None],
+        on_recorded: Callable[[list[bytes]], None] | None,
     ) -> None:
         self.bench = bench
         self.loop = loop
@@ -82,6 +84,7 @@ class Run:
         self.own_context = own_context
         self.log = log
         self.tell = tell
+        self.on_recorded = on_recorded
         self.secret: bytes | None = None
         self.happened_so_far: list[events.Event] = []
 
@@ -529,6 +532,87 @@ def test_the_run_goes_by_its_defaults(bench: Bench) -> None:
     known = bench.run.controller._settings
     assert not known.exit_code
     assert not known.fail_fast
+
+
+# Mails
+
+
+class Post:
+    """Stands for the way to a mail server."""
+
+    def __init__(self) -> None:
+        self.letters: list[tuple[Address, str, Letter]] = []
+        self.failure: Exception | None = None
+
+    def send(self, server: Address, recipient: str, letter: Letter) -> None:
+        self.letters.append((server, recipient, letter))
+        if self.failure:
+            raise self.failure
+
+
+@pytest.fixture
+def post(monkeypatch: pytest.MonkeyPatch) -> Post:
+    post = Post()
+    monkeypatch.delenv("DISBATCH_SMTP", raising=False)
+    monkeypatch.setattr(mail, "send", post.send)
+    return post
+
+
+def test_a_run_that_sends_no_mails_has_nothing_to_do_with_them(bench: Bench, post: Post) -> None:
+    bench.main("-p", "run")
+    assert bench.run.on_recorded is None
+    assert not post.letters
+
+
+def test_the_last_mail_tells_how_the_run_has_ended(bench: Bench, post: Post) -> None:
+    bench.end = events.EndRun(1, complete=False)
+    bench.meanwhile = lambda run: setattr(run.controller.counts, "finished", 3)
+    assert bench.main("-p", "run", "--mailTo", "me@example.org") == 1
+    [(server, recipient, letter)] = post.letters
+    assert (server, recipient) == (Address("localhost", 25), "me@example.org")
+    assert letter.subject == "run was cut short: 3 finished, 0 failed"
+    assert letter.status_file == f"{os.uname().nodename}:{bench.folder}/run_status.txt"
+
+
+@pytest.mark.parametrize(("frequency", "expected"), [([], 1), (["--mailFreq", "20"], 20)])
+def test_mails_are_as_frequent_as_the_user_likes(
+    bench: Bench, post: Post, monkeypatch: pytest.MonkeyPatch, frequency: list[str], expected: int
+) -> None:
+    asked: list[int] = []
+    digest = letter.Digest
+
+    def make(run: str, status_file: str, frequency: int) -> Digest:
+        asked.append(frequency)
+        return digest(run, status_file, frequency)
+
+    monkeypatch.setattr(letter, "Digest", make)
+    monkeypatch.setenv("DISBATCH_SMTP", "relay:2525")
+    bench.main("-p", "run", "--mailTo", "me", *frequency)
+    assert asked == [expected]
+    assert [server for server, _, _ in post.letters] == [Address("relay", 2525)]
+
+
+def test_a_mail_that_cannot_be_sent_is_warned_of_and_changes_nothing_else(
+    bench: Bench, post: Post, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post.failure = DisbatchError("no server")
+    bench.meanwhile = lambda run: setattr(run.controller.counts, "finished", 3)
+    assert bench.main("-p", "run", "--mailTo", "me") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "disbatch: 3 tasks finished; status file: run_status.txt",
+        "disbatch: no mail is sent any more: no server",
+    ]
+    assert "no mail is sent any more: no server" in bench.content("run_driver.log")
+
+
+def test_a_mail_server_that_is_none_is_told_before_anything_is_made(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISBATCH_SMTP", "somewhere")
+    with pytest.raises(UsageError, match="DISBATCH_SMTP: 'somewhere'"):
+        bench.main("-p", "run", "--mailTo", "me")
+    assert not bench.names
+    assert bench.main("-p", "run") == 0
 
 
 # The end
