@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages test lint unit demo bench build clean
+.PHONY: help setup system-packages test lint unit reference demo bench build clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -20,7 +20,7 @@ $(READY): pyproject.toml tools/make-venv.sh
 	tools/make-venv.sh "$(VENV)" $(PYTHON)
 	touch $@
 
-system-packages:  ## install the Debian packages that tests with real ssh need (root, with apt-get)
+system-packages:  ## install the Debian packages that tests with real ssh and real shells need (root, with apt-get)
 	tools/install-system-packages.sh
 
 test: $(READY) system-packages lint  ## lint, then all tests
@@ -33,6 +33,9 @@ lint: $(READY)  ## style, format and types
 
 unit: $(READY)  ## the tests of single files alone, in seconds
 	$(BIN)/python -m pytest tests/unit
+
+reference: $(READY)  ## write docs/reference/options.md anew, from the declaration of the options
+	$(BIN)/python tools/make-reference.py
 
 demo: $(READY)  ## run an example on all cores of this machine and show what comes of it
 	tools/demo.sh "$(BIN)/disbatch"

@@ -14,6 +14,9 @@ from disbatch.errors import DisbatchError, ExitStatus
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+COMPLETION_VARIABLE = "_ARGCOMPLETE"
+"""Set by a shell that wants to know how a command line of disbatch could go on, and by nobody else."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Be what the first argument names, a driver without one that does; the exit status."""
@@ -47,6 +50,10 @@ def _play(arguments: list[str]) -> int:
         with suppress(OSError):
             print(__version__)
         return ExitStatus.OK
+    if COMPLETION_VARIABLE in os.environ:
+        from disbatch import completion  # noqa: PLC0415
+
+        return completion.answer(arguments)
     from disbatch import options  # noqa: PLC0415
 
     # Each role's modules are imported for that role alone: an engine starts in the time of what it needs.

@@ -27,6 +27,24 @@ LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 CONTEXT_ROLE = "--context"
 ENGINE_ROLE = "--engine"
 
+DRIVER_DESCRIPTION = (
+    "Run a file of tasks, one bash command a line, over the cores of this machine and of other hosts, and write down "
+    "how each one went."
+)
+CONTEXT_DESCRIPTION = (
+    "Add hosts to the run that this script belongs to, and wait until it ends; Ctrl-C takes them away again."
+)
+ENGINE_DESCRIPTION = "Run the tasks of one host. A run starts its engines itself; this is not for use by hand."
+
+TASKS = "tasks"
+HOSTS = "hosts and cores"
+FAILURES = "failed tasks, and resuming"
+FILES = "files of the run"
+STORE = "key-value store of the run"
+OTHER = "other"
+GROUPS = (TASKS, HOSTS, FAILURES, FILES, STORE, OTHER)
+"""Headings of the help, in their order."""
+
 
 def _option(
     *flags: str,
@@ -37,14 +55,20 @@ def _option(
     choices: Sequence[str] | None = None,
     many: bool = False,
     hidden: bool = False,
+    group: str = OTHER,
+    path: bool = False,
 ) -> Any:  # noqa: ANN401 - each field declares its type
     """Declare a field of an options class as an option; without flags it is a positional argument.
 
-    `many`: a tuple that grows with each use. A default of False makes a switch.
+    `many`: a tuple that grows with each use. A default of False makes a switch. `group`: one of GROUPS. `path`: a shell
+    completes it with the names of files. What is `hidden` is not in the help, but in the reference if it has one.
     """
     metadata = {
         "flags": flags,
         "help": argparse.SUPPRESS if hidden else help,
+        "reference": help,
+        "group": group,
+        "path": path,
         "metavar": metavar,
         "convert": convert,
         "choices": choices,
@@ -184,6 +208,7 @@ class ContextOptions:
         metavar="N",
         convert=_at_least_zero,
         default=0,
+        group=HOSTS,
         help="give these hosts N tasks at most, and let them go then (default: 0, any number)",
     )
     cpus_per_task: float | None = _option(
@@ -191,10 +216,18 @@ class ContextOptions:
         "--cpusPerTask",
         metavar="N",
         convert=_cores,
-        help="cores per task; may be fractional (default: 1; for hosts that are added later, what disbatch was given)",
+        group=HOSTS,
+        help="cores per task; may be fractional: 0.5 runs two tasks at once on a core (default: 1; in dbUtil.sh: what "
+        "the run was started with)",
     )
     label: str | None = _option(
-        "-l", "--label", metavar="NAME", convert=_one_line, help="label of this context (default: SSH<rank>)"
+        "-l",
+        "--label",
+        metavar="NAME",
+        convert=_one_line,
+        group=HOSTS,
+        help="what these hosts together are called in names of log files (default: SSH0; for hosts added later SSH1, "
+        "SSH2, ...)",
     )
     ssh_nodes: tuple[tuple[SshNode, ...], ...] = _option(
         "-s",
@@ -202,6 +235,7 @@ class ContextOptions:
         metavar="HOST:N",
         convert=ssh_nodes,
         many=True,
+        group=HOSTS,
         help="run on N cores of HOST: localhost and this machine directly, others through ssh; may be given several "
         f"times, and as a comma-separated list; needed unless {SSH_NODES_VARIABLE} in the environment is one",
     )
@@ -210,11 +244,21 @@ class ContextOptions:
         "--tasksPerNode",
         metavar="N",
         convert=_at_least_one,
-        help="run at most N tasks at once on a node (default: what its cores allow; for hosts that are added later, "
-        "what disbatch was given)",
+        group=HOSTS,
+        help="run at most N tasks at once on each host (default: as many as its cores allow; in dbUtil.sh: what the "
+        "run was started with)",
     )
     environment_resources: tuple[str, ...] = _option(
-        "-E", "--env-resource", metavar="VAR", convert=_one_line, many=True, hidden=True, help=""
+        "-E",
+        "--env-resource",
+        metavar="VAR",
+        convert=_one_line,
+        many=True,
+        hidden=True,
+        group=HOSTS,
+        help="give each place for tasks on a host one element of the variable VAR, a comma-separated list in the "
+        "environment there; its tasks see that element as VAR; fewer elements, fewer tasks at once; may be given "
+        "several times",
     )
 
     @property
@@ -227,32 +271,53 @@ class ContextOptions:
 class DriverOptions(ContextOptions):
     """What a user may ask of a run."""
 
-    task_file: str = _option(metavar="taskfile", default="", help='file of tasks, one bash command a line ("-": stdin)')
+    task_file: str = _option(
+        metavar="taskfile",
+        default="",
+        group=TASKS,
+        path=True,
+        help="file of tasks, one bash command a line; - for standard input",
+    )
     exit_code: bool = _option(
-        "-e", "--exit-code", default=False, help="exit with 1 when any task failed (default: only if disbatch did)"
+        "-e",
+        "--exit-code",
+        default=False,
+        group=FAILURES,
+        help="exit with 1 when a task failed (default: with 0 whenever the run went to its end)",
     )
     fail_fast: bool = _option(
         "-f",
         "--fail-fast",
         default=False,
+        group=FAILURES,
         help="when a task fails, interrupt those that run, start no other, exit with 1",
     )
     force_resume: bool = _option(
-        "--force-resume", default=False, help="with -r: go by task ids alone, whatever the text of a task"
+        "--force-resume",
+        default=False,
+        group=FAILURES,
+        help="with -r: go by task ids alone, even where the text of a task has changed (default: that is an error)",
     )
     insecure_kvs: bool = _option(
         "--insecure-kvs",
         default=False,
-        help="let anyone who can connect to the key-value store use it: whoever can, can run commands as you",
+        group=STORE,
+        help="ask nobody for the secret of the run: whoever can connect to this machine can run commands as you",
     )
     log_file: str | None = _option(
-        "--logfile", metavar="FILE", convert=_path, help="the driver's log (default: <prefix>_driver.log)"
+        "--logfile",
+        metavar="FILE",
+        convert=_path,
+        group=FILES,
+        path=True,
+        help="the driver's log (default: with the other files of the run, its name ending in _driver.log)",
     )
     log_level: str = _option(
         "--loglevel",
         default="INFO",
         convert=str.upper,
         choices=LOG_LEVELS,
+        group=FILES,
         help="how much goes into the logs (default: INFO)",
     )
     mail_frequency: int | None = _option(
@@ -274,6 +339,8 @@ class DriverOptions(ContextOptions):
         metavar="PATH",
         convert=_path,
         default=".",
+        group=FILES,
+        path=True,
         help="where the run's files go: a directory, or a path whose last component begins their names (default: .)",
     )
     resume_from: tuple[str, ...] = _option(
@@ -281,25 +348,37 @@ class DriverOptions(ContextOptions):
         "--resume-from",
         metavar="STATUSFILE",
         many=True,
+        group=FAILURES,
+        path=True,
         help="skip the tasks that an earlier run completed, by its status file; may be given several times",
     )
     retry: bool = _option(
-        "-R", "--retry", default=False, help="with -r: run those again that returned something other than 0"
+        "-R",
+        "--retry",
+        default=False,
+        group=FAILURES,
+        help="with -r: do not skip tasks that returned something other than 0, but run them again",
     )
     startup_only: bool = _option(
         "-S",
         "--startup-only",
         default=False,
+        group=HOSTS,
         help="begin without hosts: print the path of the script that adds some, and wait for it to be called",
     )
     status_header: bool = _option(
-        "--status-header", default=False, help="begin the status file with a line that names its columns"
+        "--status-header",
+        default=False,
+        group=FILES,
+        help="begin the status file with a line that names its columns",
     )
     use_address: Address | None = _option(
         "--use-address",
         metavar="HOST:PORT",
         convert=address,
-        help="the address of this machine that the other hosts of the run connect to; port 0: any free one",
+        group=STORE,
+        help="the address of this machine that the other hosts of the run connect to; port 0: any free one (default: "
+        "listen at all addresses, and tell the others one that leads here)",
     )
 
 
@@ -310,7 +389,12 @@ class JoinOptions:
     run: str = _option("--run", metavar="UNIQUE_ID", default="", help="", hidden=True)
     kvs: Address = _option("--kvs", metavar="HOST:PORT", convert=address, default=Address("", 0), help="", hidden=True)
     log_level: str = _option(
-        "--loglevel", default="INFO", convert=str.upper, choices=LOG_LEVELS, help="how much goes into the log"
+        "--loglevel",
+        default="INFO",
+        convert=str.upper,
+        choices=LOG_LEVELS,
+        group=FILES,
+        help="how much goes into the logs (default: INFO; in dbUtil.sh: what the run was started with)",
     )
 
 
@@ -333,6 +417,15 @@ class EngineRoleOptions(JoinOptions):
 _Options = TypeVar("_Options", bound="ContextOptions | JoinOptions")
 
 
+_USAGE = "%(prog)s [option ...]"
+_DRIVER_USAGE = "%(prog)s [option ...] taskfile"
+_DRIVER_EPILOG = (
+    "For example, %(prog)s -s localhost:4,otherhost:16 Tasks runs the lines of Tasks, four at once on this machine and "
+    "sixteen at once on another. The exit status is 0 when the run went to its end, 1 when it did not, 2 for a mistake "
+    "in the options, 130 or 143 after Ctrl-C or SIGTERM."
+)
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaint is one line, raised instead of printed."""
 
@@ -342,26 +435,49 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(shown, f"see {self.prog} --help")
 
 
-def parser(options: type, program: str, description: str) -> argparse.ArgumentParser:
-    """Build the parser of a role."""
-    result = _Parser(prog=program, description=description, allow_abbrev=False)
-    if options is DriverOptions:
-        result.add_argument("--version", action="version", version=__version__, help="print the version")
-    for declared in sorted(fields(options), key=_flag_order):
-        _add_argument(result, declared.name, declared.default, dict(declared.metadata))
+def parser(
+    options: type, program: str, description: str, *, complete_path: Callable[..., Sequence[str]] | None = None
+) -> argparse.ArgumentParser:
+    """Build the parser of a role; `complete_path` is what argcomplete is to complete names of files with."""
+    is_driver = options is DriverOptions
+    result = _Parser(
+        prog=program,
+        usage=_DRIVER_USAGE if is_driver else _USAGE,
+        description=description,
+        epilog=_DRIVER_EPILOG if is_driver else None,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    groups = {title: result.add_argument_group(title) for title in GROUPS}
+    groups[OTHER].add_argument("-h", "--help", action="help", help="print this help")
+    if is_driver:
+        groups[OTHER].add_argument("--version", action="version", version=__version__, help="print the version")
+    for declared in declarations(options):
+        metadata = dict(declared.metadata)
+        action = _add_argument(groups[metadata["group"]], declared.name, declared.default, metadata)
+        if complete_path is not None and metadata["path"]:
+            action.completer = complete_path  # type: ignore[attr-defined] # where argcomplete looks for it
     return result
 
 
-def _flag_order(declared: Any) -> str:  # noqa: ANN401 - a dataclasses.Field of any type
+def declarations(options: type) -> list[Any]:
+    """Fields of an options class in the order of the help: groups as in GROUPS, options by their long names."""
+    return sorted(fields(options), key=_help_order)
+
+
+def _help_order(declared: Any) -> tuple[int, str]:  # noqa: ANN401 - a dataclasses.Field of any type
     flags = declared.metadata["flags"]
-    return str(flags[-1]).lstrip("-").lower() if flags else ""
+    return GROUPS.index(declared.metadata["group"]), str(flags[-1]).lstrip("-").lower() if flags else ""
 
 
-def _add_argument(target: argparse.ArgumentParser, name: str, default: object, declared: dict[str, Any]) -> None:
+def _add_argument(
+    target: argparse._ArgumentGroup, name: str, default: object, declared: dict[str, Any]
+) -> argparse.Action:
     if not declared["flags"]:
         # That it is there is for `parse` to see to: argparse would not tell of an unknown option before it has come.
-        target.add_argument(name, metavar=declared["metavar"], help=declared["help"]).required = False
-        return
+        action = target.add_argument(name, metavar=declared["metavar"], help=declared["help"])
+        action.required = False
+        return action
     arguments: dict[str, Any] = {"dest": name, "default": default, "help": declared["help"]}
     if default is False:
         arguments["action"] = "store_true"
@@ -371,7 +487,7 @@ def _add_argument(target: argparse.ArgumentParser, name: str, default: object, d
             arguments["type"] = _argument_type(declared["convert"])
         if declared["many"]:
             arguments.update(action="append", default=None)
-    target.add_argument(*declared["flags"], **arguments)
+    return target.add_argument(*declared["flags"], **arguments)
 
 
 def _argument_type(convert: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -430,8 +546,7 @@ def _as_text(value: object) -> str:
 
 def parse_driver(arguments: Sequence[str], program: str) -> DriverOptions:
     """Options of a driver that fit together; raises `UsageError` with one line on a user's mistake."""
-    description = "Run a file of tasks, one bash command a line, over the cores of this machine and of other hosts."
-    options = parse(DriverOptions, arguments, program=program, description=description)
+    options = parse(DriverOptions, arguments, program=program, description=DRIVER_DESCRIPTION)
     check_driver(options)
     return options
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs the Debian packages that tests with real ssh hosts need, where that is possible and not done yet.
+# Installs the Debian packages that tests with real ssh hosts and with users' shells need, where that is possible and not done yet.
 #
 # Never an error: tests that miss a tool say so themselves. They are skipped then, or fail in CI.
 set -uo pipefail
@@ -16,6 +16,8 @@ need openssh-server sshd
 need openssh-client ssh ssh-keygen
 need iproute2 ip bridge
 need procps ps
+need zsh zsh
+need fish fish
 
 ((${#wanted[@]})) || exit 0
 if ! type -P apt-get > /dev/null; then

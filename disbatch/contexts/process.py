@@ -243,7 +243,7 @@ def main(arguments: Sequence[str], program: str) -> int:
         options.ContextRoleOptions,
         arguments,
         program=program,
-        description="Adds resources to a run of disbatch that goes on.",
+        description=options.CONTEXT_DESCRIPTION,
     )
     loop = EventLoop()
     try:

@@ -274,7 +274,7 @@ def _enter(directory: bytes) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Be an engine; the exit status."""
     asked = options.parse(
-        options.EngineRoleOptions, arguments, program="disbatch --engine", description="Runs the tasks of one node."
+        options.EngineRoleOptions, arguments, program="disbatch --engine", description=options.ENGINE_DESCRIPTION
     )
     keeper.fork_from_keeper()
     descriptors.keep_from_children()

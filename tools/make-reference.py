@@ -1,0 +1,79 @@
+"""Writes docs/reference/options.md from the declaration of the options, disbatch/options.py.
+
+A test compares the page with what this makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, CHECKOUT)
+
+from disbatch import options  # noqa: E402 - of this checkout
+
+PAGE = os.path.join(CHECKOUT, "docs", "reference", "options.md")
+
+BEGINNING = """\
+# Options
+
+<!-- Made by `make reference` from disbatch/options.py: edit that. -->
+
+A value may follow its option as a word of its own or, for an option with two dashes, behind a `=`: `--prefix out`,
+`--prefix=out`. Options and the task file may come in any order; behind `--` nothing is an option. A long option is
+not to be shortened.
+"""
+
+ROLES = (
+    (options.DriverOptions, "disbatch", "disbatch [option ...] taskfile", options.DRIVER_DESCRIPTION),
+    (options.ContextRoleOptions, "dbUtil.sh", "<unique id>_dbUtil.sh [option ...]", options.CONTEXT_DESCRIPTION),
+)
+
+
+def page() -> str:
+    """Text of the page."""
+    parts = [BEGINNING]
+    for role, name, usage, description in ROLES:
+        parts.append(f"## {name}\n\n    {usage}\n\n{description}\n")
+        for title in options.GROUPS:
+            rows = [_row(declared) for declared in options.declarations(role) if _is_shown(declared, title)]
+            if title == options.OTHER:
+                rows.append(_table_row(["-h", "--help"], "", "print this help"))
+                if role is options.DriverOptions:
+                    rows.append(_table_row(["--version"], "", "print the version"))
+            if rows:
+                table = ["| option | meaning |", "|---|---|", *rows, ""]
+                parts.append(f"### {title[0].upper()}{title[1:]}\n\n" + "\n".join(table))
+    return "\n".join(parts)
+
+
+def _is_shown(declared: Any, title: str) -> bool:  # noqa: ANN401 - a dataclasses.Field of any type
+    return declared.metadata["group"] == title and bool(declared.metadata["reference"])
+
+
+def _row(declared: Any) -> str:  # noqa: ANN401 - a dataclasses.Field of any type
+    metadata = declared.metadata
+    choices = metadata["choices"]
+    value = "" if declared.default is False else f"{{{','.join(choices)}}}" if choices else metadata["metavar"]
+    note = " (not in `--help`)" if metadata["help"] == argparse.SUPPRESS else ""
+    return _table_row(metadata["flags"], value, metadata["reference"] + note)
+
+
+def _table_row(flags: tuple[str, ...] | list[str], value: str, text: str) -> str:
+    shown = ", ".join(f"`{f'{flag} {value}'.strip()}`" for flag in flags) or f"`{value}`"
+    escaped = text.replace("|", "\\|").replace("<", "&lt;")
+    return f"| {shown} | {escaped} |"
+
+
+def main() -> None:
+    """Write the page."""
+    text = page()
+    with open(PAGE, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+
+
+if __name__ == "__main__":
+    main()
