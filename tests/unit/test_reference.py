@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 from dataclasses import fields
 from pathlib import Path
 
@@ -72,10 +71,10 @@ def test_every_variable_has_its_line() -> None:
 
 def test_every_file_of_a_run_has_its_line() -> None:
     files = RunFiles("<unique id>")
+    properties = [name for name, value in vars(RunFiles).items() if isinstance(value, property)]
     names = {
-        value for name, value in inspect.getmembers(files, lambda value: isinstance(value, str))
-        if value.startswith(f"{files.unique_id}_") and not name.startswith("_")
-    }  # fmt: skip
+        value for value in (getattr(files, name) for name in properties) if value.startswith(f"{files.unique_id}_")
+    }
     names |= {files.context_log("<label>"), files.engine_output("<label>", "<host>"), set_aside_name(files.status, 0)}
     names |= {files.engine_log("<label>", "<host>", 0), files.context_launch_log(0)}
     page = text_of("files.md")
