@@ -109,5 +109,6 @@ class Connection:
         """End the connection; harmless when it has ended."""
         if self.open:
             self.open = False
+            self._unsent.clear()
             self._loop.unwatch(self._connected.fileno())
             self._connected.close()

@@ -47,7 +47,7 @@ class EventLoop:
         self.selector = selector or selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._timer_numbers = count()
-        self._signal_handlers: dict[int, Callable[[], None]] = {}
+        self._signal_handlers: dict[int, list[Callable[[], None]]] = {}
         self._previous_handlers: dict[int, object] = {}
         self._wake_read = self._wake_write = -1
 
@@ -78,10 +78,13 @@ class EventLoop:
         return timer
 
     def on_signal(self, number: signal.Signals, handler: Callable[[], None]) -> None:
-        """Call `handler` in the loop's own turn after signal `number` has arrived, once for any number of arrivals."""
+        """Call `handler` in the loop's own turn after signal `number` has arrived, once for any number of arrivals.
+
+        Several handlers of one signal are called in the order in which they were given.
+        """
         if self._wake_read < 0:
             self._open_wake_pipe()
-        self._signal_handlers[number] = handler
+        self._signal_handlers.setdefault(number, []).append(handler)
         previous = signal.signal(number, _leave_a_note)
         self._previous_handlers.setdefault(number, previous)
 
@@ -102,8 +105,7 @@ class EventLoop:
 
     def _signals_arrived(self, _mask: int) -> None:
         for number in sorted(set(os.read(self._wake_read, 4096))):
-            handler = self._signal_handlers.get(number)
-            if handler is not None:
+            for handler in self._signal_handlers.get(number, ()):
                 handler()
 
     def turn(self, timeout: float | None = None) -> None:

@@ -54,14 +54,16 @@ def _option(
     convert: Callable[[str], Any] | None = None,
     choices: Sequence[str] | None = None,
     many: bool = False,
+    alone: Any = None,  # noqa: ANN401 - as default
     hidden: bool = False,
     group: str = OTHER,
     path: bool = False,
 ) -> Any:  # noqa: ANN401 - each field declares its type
     """Declare a field of an options class as an option; without flags it is a positional argument.
 
-    `many`: a tuple that grows with each use. A default of False makes a switch. `group`: one of GROUPS. `path`: a shell
-    completes it with the names of files. What is `hidden` is not in the help, but in the reference if it has one.
+    `many`: a tuple that grows with each use. A default of False makes a switch. `alone`: what an option means that is
+    given without a value. `group`: one of GROUPS. `path`: a shell completes it with the names of files. What is
+    `hidden` is not in the help, but in the reference if it has one.
     """
     metadata = {
         "flags": flags,
@@ -73,6 +75,7 @@ def _option(
         "convert": convert,
         "choices": choices,
         "many": many,
+        "alone": alone,
     }
     return field(default=() if many else default, metadata=metadata)
 
@@ -94,6 +97,10 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+OF_ENVIRONMENT = Address("", 0)
+"""Stands for the key-value store that the environment names."""
 
 
 def ssh_nodes(text: str) -> tuple[SshNode, ...]:
@@ -271,12 +278,36 @@ class ContextOptions:
 class DriverOptions(ContextOptions):
     """What a user may ask of a run."""
 
-    task_file: str = _option(
+    task_file: str | None = _option(
         metavar="taskfile",
-        default="",
         group=TASKS,
         path=True,
         help="file of tasks, one bash command a line; - for standard input",
+    )
+    task_command: str | None = _option(
+        "--taskcommand",
+        metavar="COMMAND",
+        convert=_path,
+        group=TASKS,
+        help="instead of a file: start this shell command, and take the tasks that it submits to the key-value store",
+    )
+    task_server: Address | None = _option(
+        "--taskserver",
+        metavar="HOST:PORT",
+        convert=address,
+        alone=OF_ENVIRONMENT,
+        group=TASKS,
+        help="instead of a file: take the tasks that programs submit to this key-value store (without a value: that of "
+        "--kvsserver)",
+    )
+    kvs_server: Address | None = _option(
+        "--kvsserver",
+        metavar="HOST:PORT",
+        convert=address,
+        alone=OF_ENVIRONMENT,
+        group=STORE,
+        help="share this key-value store, which runs already, with other programs (without a value: the one that "
+        "KVSSTCP_HOST and KVSSTCP_PORT name)",
     )
     exit_code: bool = _option(
         "-e",
@@ -485,6 +516,8 @@ def _add_argument(
         arguments.update(metavar=declared["metavar"], choices=declared["choices"])
         if declared["convert"] is not None:
             arguments["type"] = _argument_type(declared["convert"])
+        if declared["alone"] is not None:
+            arguments.update(nargs="?", const=declared["alone"])
         if declared["many"]:
             arguments.update(action="append", default=None)
     return target.add_argument(*declared["flags"], **arguments)
@@ -505,8 +538,6 @@ def parse(options: type[_Options], arguments: Sequence[str], *, program: str, de
     reader = parser(options, program, description)
     namespace = vars(reader.parse_args(arguments))
     for declared in fields(options):
-        if not declared.metadata["flags"] and namespace[declared.name] is None:
-            reader.error(f"the following arguments are required: {declared.metadata['metavar']}")
         given = namespace[declared.name]
         if given == [] or (declared.metadata["many"] and [] in (given or ())):
             # What argparse makes of it before Python 3.13.
@@ -529,7 +560,7 @@ def arguments_for(options: object, names: Sequence[str] | None = None) -> list[s
         if (names is not None and declared.name not in names) or value == declared.default:
             continue
         flags = declared.metadata["flags"]
-        if value is True:
+        if value is True or (value == declared.metadata["alone"] and value is not None):
             result.append(flags[-1])
             continue
         elements = value if declared.metadata["many"] else (value,)
@@ -553,6 +584,11 @@ def parse_driver(arguments: Sequence[str], program: str) -> DriverOptions:
 
 def check_driver(options: DriverOptions) -> None:
     """Raise `UsageError` for options that contradict or need one another."""
+    sources = [options.task_file is not None, options.task_command is not None, options.task_server is not None]
+    if not any(sources):
+        raise UsageError("the following arguments are required: taskfile", "or give --taskcommand or --taskserver")
+    if sum(sources) > 1:
+        raise UsageError("a taskfile, --taskcommand and --taskserver exclude one another", "leave out all but one")
     if options.startup_only and options.ssh_nodes:
         raise UsageError("-S begins without hosts, and -s names some", "leave out one of the two")
     if options.mail_frequency is not None and options.mail_to is None:

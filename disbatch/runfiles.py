@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+STREAM_NAME = "STREAM"
+"""What the source of tasks is called that programs submit."""
+
 STDIN_NAME = "stdin"
 """What a task file is called that comes through standard input."""
 
@@ -79,8 +82,10 @@ def _file_name(text: str) -> str:
     return text.replace("/", "_").replace("\0", "_")
 
 
-def task_source_name(task_file: str) -> str:
-    """What a task file is called in names of files and in DISBATCH_NAMETASKS."""
+def task_source_name(task_file: str | None) -> str:
+    """What a task file is called in names of files and in DISBATCH_NAMETASKS; None: programs submit the tasks."""
+    if task_file is None:
+        return STREAM_NAME
     return STDIN_NAME if task_file == "-" else os.path.basename(task_file)
 
 

@@ -7,6 +7,7 @@ end with a newline, and nothing that comes from elsewhere can bring one in.
 
 from __future__ import annotations
 
+import math
 import re
 from array import array
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from disbatch.errors import StatusFileError, quoted
 from disbatch.tasks import NO_REPEAT, Barrier, Outcome, PerEngineTask, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _COLUMNS = (
     "ROE[ PSZ]", "TaskID", "LineNumber", "RepeatIndex", "Node", "PID", "ReturnCode", "Elapsed", "Start", "End",
@@ -154,6 +155,53 @@ def _what_is_wrong(line: bytes) -> str:
         if not re.fullmatch(rb"-?\d{1,19}", fields[index]) or (index == 1 and fields[index].startswith(b"-")):
             return f"{_COLUMNS[index]} {quoted(fields[index])}"
     return f"a newline inside of {quoted(line)}"
+
+
+_REPORT_KEYS = (
+    "Flags", "TaskId", "TaskStreamIndex", "TaskRepIndex", "Host", "PID", "ReturnCode", "Elapsed", "Start", "End",
+    "OutBytes", "OutData", "ErrBytes", "ErrData", "TaskCmd",
+)  # fmt: skip
+
+
+def report(line: bytes) -> bytes:
+    """Return the JSON object that tells a program what a line of the status file tells a person; snippets are text.
+
+    `line` is one that `parse_line` takes. A field of an earlier version that is not of today's form stays as it is.
+    """
+    import json  # noqa: PLC0415 - few runs report to programs
+
+    types: tuple[Callable[[str], object], ...] = (
+        str, int, int, int, str, int, int, _seconds, _seconds, _seconds, int, _snippet, int, _snippet, str,
+    )  # fmt: skip
+    fields = line.decode(errors="replace").removesuffix("\n").split("\t", len(_COLUMNS) - 1)
+    values = [_read(field, of_type) for of_type, field in zip(types, fields, strict=True)]
+    return json.dumps(dict(zip(_REPORT_KEYS, values, strict=True))).encode()
+
+
+def _read(field: str, of_type: Callable[[str], object]) -> object:
+    try:
+        return of_type(field)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all that `literal_eval` may raise
+        return field
+
+
+def _seconds(field: str) -> float:
+    seconds = float(field)
+    if not math.isfinite(seconds):
+        raise ValueError("JSON has no such number")
+    return seconds
+
+
+def _snippet(field: str) -> str:
+    import ast  # noqa: PLC0415 - as in `report`
+
+    # What `repr` makes of a text has no other form; anything else is not to be taken for an expression.
+    if field[:1] not in ("'", '"'):
+        raise ValueError("no quoted text")
+    text = ast.literal_eval(field)
+    if not isinstance(text, str):
+        raise TypeError("an expression that is no text")
+    return text
 
 
 _FILE_SHIFT = 44

@@ -17,6 +17,7 @@ class SkippedTask:
     """A task that an earlier run completed, and whether it had failed there; its line is in the status file already."""
 
     task: Task
+    line: bytes
     failed: bool
 
 

@@ -89,12 +89,17 @@ class EarlierRuns:
         if not decision.skip:
             return [*items, task]
         failed = statusfile.parse_line(line).return_code != 0
-        return [*items, SkippedTask(task, failed)]
+        return [*items, SkippedTask(task, statusfile.skipped_line(line), failed)]
 
-    def last_words(self) -> list[Item]:
-        """What is to be said at the end of the task list."""
+    def items_for(self, items: Sequence[taskfile.Item], *, ended: bool) -> tuple[Item, ...]:
+        """Items to take instead of these; with `ended` no others follow."""
+        result: list[Item] = []
+        for item in items:
+            result += self.look_up(item) if isinstance(item, Task) else [item]
         more = self._warned - WARNINGS_SHOWN
-        return [Complaint(0, f"{more} more tasks differ from the status file")] if more > 0 else []
+        if ended and more > 0:
+            result.append(Complaint(0, f"{more} more tasks differ from the status file"))
+        return tuple(result)
 
 
 def _unreadable(file: BinaryIO, error: OSError) -> DisbatchError:
@@ -132,7 +137,8 @@ class Feeder:
                 self._fill()
                 items = self._parser.take(self._limit)
                 ready = False
-            event = ItemsRead(self._with_records(items), ended=self._parser.exhausted)
+            ended = self._parser.exhausted
+            event = ItemsRead(self._earlier.items_for(items, ended=ended) if self._earlier else tuple(items), ended)
         except DisbatchError as error:
             self._stop_waiting()
             self._tell(ReadingFailed(str(error), is_another=isinstance(error, StatusFileError)))
@@ -152,16 +158,6 @@ class Feeder:
             self._parser.feed(data)
         else:
             self._parser.end()
-
-    def _with_records(self, items: Sequence[taskfile.Item]) -> tuple[Item, ...]:
-        if self._earlier is None:
-            return tuple(items)
-        result: list[Item] = []
-        for item in items:
-            result += self._earlier.look_up(item) if isinstance(item, Task) else [item]
-        if self._parser.exhausted:
-            result += self._earlier.last_words()
-        return tuple(result)
 
     def _wait(self) -> None:
         if not self._watching:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from disbatch import descriptors, messages, statusfile
 from disbatch.driver import events
+from disbatch.driver.store import OtherStore, OwnStore
 from disbatch.errors import DisbatchError, ExitStatus, MessageError
 from disbatch.kvsstcp import wire
 from disbatch.kvsstcp.server import Server
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from disbatch.driver.controller import Controller
     from disbatch.driver.feeder import Feeder
     from disbatch.driver.recorder import Recorder
+    from disbatch.driver.store import PublicStore
+    from disbatch.driver.submissions import Submissions
     from disbatch.eventloop import EventLoop
 
 DESCRIPTORS = 65536
@@ -78,7 +81,8 @@ class DriverLoop:
         self._tell = tell
         self._on_recorded = on_recorded
         self._server: Server | None = None
-        self._feeder: Feeder | None = None
+        self._store: PublicStore | None = None
+        self._feeder: Feeder | Submissions | None = None
         self._inbox: deque[events.Event] = deque()
         self._peers: dict[int, events.EngineLost | events.ContextLost] = {}
         self._context_process: Launched | None = None
@@ -103,12 +107,26 @@ class DriverLoop:
             log=self._log.warning,
         )
         self._server.listen(messages.driver_key(self._job), self._message_came)
+        self._store = OwnStore(self._server)
+
+    def use_store(self, connected: socket.socket, where: str) -> None:
+        """Share a store with programs that somebody else serves, instead of this run's own."""
+        self._store = OtherStore(self._loop, connected, partial(self._store_lost, where))
+
+    def _store_lost(self, where: str, reason: str) -> None:
+        self.happened(events.ReadingFailed(f"lost the key-value store at {where}: {reason}"))
+
+    @property
+    def store(self) -> PublicStore:
+        """The store that programs share with this run."""
+        assert self._store is not None  # noqa: S101 - `serve` comes before
+        return self._store
 
     def happened(self, event: events.Event) -> None:
         """Take note of an event; it is handled in this turn or the next."""
         self._inbox.append(event)
 
-    def run(self, feeder: Feeder) -> events.EndRun:
+    def run(self, feeder: Feeder | Submissions) -> events.EndRun:
         """Go through the run to its end."""
         self._feeder = feeder
         self._perform(self._controller.begin())
@@ -117,6 +135,12 @@ class DriverLoop:
             if self._end is None:
                 self._turn(0.0 if self._inbox else None)
         return self._end
+
+    def serve_until(self, is_over: Callable[[], bool]) -> None:
+        """Serve the store, when the run has ended, to those who still read from it; a signal ends that."""
+        while not is_over() and not any(isinstance(event, events.SignalCame) for event in self._inbox):
+            self._inbox.clear()
+            self._turn(None)
 
     def _turn(self, timeout: float | None) -> None:
         assert self._server is not None  # noqa: S101 - `serve` comes before `run`
@@ -209,7 +233,7 @@ class DriverLoop:
             key = messages.context_key(self._job, command.token)
             self._server.put(key, messages.TAG, messages.encode(command.message))
         elif isinstance(command, events.AnnounceBarrier):
-            self._server.put(command.key, wire.ASTR, b"%d" % command.task_id)
+            self.store.put(command.key, wire.ASTR, b"%d" % command.task_id)
         elif isinstance(command, events.TellUser):
             self._log.error("%s", command.text)
             self._tell(command.text)
@@ -235,8 +259,9 @@ class DriverLoop:
         if self._server is None:
             return
         deadline = self._loop.now() + FAREWELL_LIMIT
-        while self._server.unsent and self._loop.now() < deadline:
+        while (self._server.unsent or self.store.unsent) and self._loop.now() < deadline:
             self._turn(deadline - self._loop.now())
+        self.store.close()
         self._server.close()
         if self._context_process is not None:
             self._context_process.clear_away()

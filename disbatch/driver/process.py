@@ -23,11 +23,21 @@ from disbatch.driver.feeder import EarlierRuns, Feeder
 from disbatch.driver.loop import EXIT_STATUS_OF_SIGNAL, DriverLoop, OwnContext
 from disbatch.driver.membership import OWN_TOKEN
 from disbatch.driver.recorder import NameTakenError, Recorder
-from disbatch.errors import DisbatchError, ExitStatus, TaskFileError
+from disbatch.driver.submissions import Submissions
+from disbatch.driver.taskcommand import TaskCommand
+from disbatch.errors import DisbatchError, ExitStatus, TaskFileError, UsageError
 from disbatch.eventloop import EventLoop
 from disbatch.joining import open_log
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
-from disbatch.kvsstcp.endpoint import new_secret
+from disbatch.kvsstcp.client import KVSClient
+from disbatch.kvsstcp.endpoint import (
+    AddressError,
+    KVSError,
+    address_text,
+    client_environment,
+    new_secret,
+    parse_address,
+)
 from disbatch.launching import disbatch_command
 from disbatch.runfiles import RunFiles
 
@@ -39,6 +49,9 @@ if TYPE_CHECKING:
     from disbatch.driver.controller import Counts
     from disbatch.driver.mail import Mail
     from disbatch.options import Address, ContextOptions, DriverOptions, SshNode
+
+QUIET_AFTER_COMMAND = 0.5
+"""Seconds for which what a task command has submitted may be on its way after its end."""
 
 INHERITED = ("cpus_per_task", "tasks_per_node", "environment_resources")
 """Options of the driver that hold for contexts added later, unless those are told otherwise."""
@@ -53,12 +66,22 @@ class EndedEarlyError(DisbatchError):
 
 
 @dataclass(frozen=True, slots=True)
+class OtherStoreAddress:
+    """A key-value store that somebody else serves, and a connection to it that has given its proof."""
+
+    where: tuple[str, int]
+    secret: bytes | None
+    connected: socket.socket
+
+
+@dataclass(frozen=True, slots=True)
 class Beginning:
     """All that a run begins with, and nothing of which it has to wait for; `aside` is where an earlier file is now."""
 
     hosts: tuple[SshNode, ...]
     mail_server: Address | None
-    task_file: int
+    other_store: OtherStoreAddress | None
+    task_file: int | None
     earlier: EarlierRuns | None
     files: RunFiles
     recorder: Recorder
@@ -79,62 +102,155 @@ def main(asked: DriverOptions, resume_command: Callable[..., str]) -> int:
 
 def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..., str]) -> int:
     """Make the run's other files, go through the run, clear away what is of no use after it."""
-    files, recorder, earlier, log = beginning.files, beginning.recorder, beginning.earlier, beginning.log
-    hosts, listening = beginning.hosts, beginning.listening
-    port = listening.getsockname()[1]
+    files, log = beginning.files, beginning.log
+    port = beginning.listening.getsockname()[1]
     secret = None if asked.insecure_kvs else new_secret()
-    log.info("disbatch %s, pid %d: %s", __version__, os.getpid(), sys.argv)
-    if earlier is not None:
-        log.info("resuming; earlier runs completed %d tasks", earlier.completed)
     loop = EventLoop()
     controller = Controller(_settings(asked, files))
     mail = _mail(asked, files, beginning.mail_server, controller.counts, log) if beginning.mail_server else None
-    driver = DriverLoop(
-        loop,
-        controller,
-        recorder,
-        files.job,
-        _own_context(asked, files, hosts, port, secret),
-        log,
-        _tell,
-        mail.recorded if mail else None,
-    )
-    public = address.advertised(asked.use_address, port, [host.host for host in hosts])
-    _write_script(files, asked, public, secret)
-    _write(files.kvs_address, f"{public}\n".encode(), 0o644)
-    log.info("key-value store at %s", public)
-    if beginning.aside is not None:
-        _tell(f"an earlier status file of this name is now {_shown(beginning.aside, asked)}")
-    if asked.insecure_kvs:
-        _tell("--insecure-kvs: whoever can connect to this machine can run commands as you while this run goes on")
-    if asked.startup_only:
-        print(files.script, flush=True)
-    for warning in earlier.warnings if earlier else ():
-        _tell(warning)
+    recorded = _Recorded()
+    if mail is not None:
+        recorded.listeners.append(mail.recorded)
+    context = _own_context(asked, files, beginning.hosts, port, secret)
+    driver = DriverLoop(loop, controller, beginning.recorder, files.job, context, log, _tell, recorded)
+    _make_files(asked, beginning, port, secret)
+    _announce(asked, beginning)
+    command: TaskCommand | None = None
     try:
-        driver.serve(listening, secret)
-        end = driver.run(Feeder(beginning.task_file, earlier, loop, driver.happened))
+        driver.serve(beginning.listening, secret)
+        if beginning.other_store is not None:
+            other = beginning.other_store
+            driver.use_store(other.connected, address_text(*other.where))
+        source: Feeder | Submissions
+        if beginning.task_file is not None:
+            source = Feeder(beginning.task_file, beginning.earlier, loop, driver.happened)
+        else:
+            source = Submissions(driver.store, beginning.earlier, driver.happened)
+            recorded.listeners.append(source.recorded)
+            if asked.task_command is not None:
+                command = _start_command(asked, beginning.other_store, port, secret, loop, source)
+        end = driver.run(source)
+        if command is not None and end.complete:
+            driver.serve_until(lambda: command.has_ended)
     finally:
+        if command is not None:
+            command.close()
         with suppress(FileNotFoundError):
             os.unlink(files.kvs_address)  # whoever comes from now on finds that the run is done
         driver.close()
-        all_recorded = _close(recorder)
+        all_recorded = _close(beginning.recorder)
         loop.close()
     # The last lines of a run are written, or not, when its controller has nothing more to say.
     exit_status = end.exit_status if all_recorded else end.exit_status or ExitStatus.FAILED
     complete = end.complete and all_recorded
-    status_file = _shown(files.status, asked)
-    _sum_up(controller.counts, status_file, complete=complete)
-    if not complete and controller.can_be_resumed and (earlier or any(astuple(controller.counts))):
-        retry = controller.check_failed and not asked.retry
-        _tell(f"to go on where this run left off: {resume_command(status_file, retry=retry)}")
+    _sum_up(controller.counts, _shown(files.status, asked), complete=complete)
+    if not complete:
+        _tell_how_to_go_on(asked, beginning, controller, resume_command)
     if mail is not None:
         mail.end(complete=complete)
     log.info("the run ends with status %d: %s; CPU %.3f s", exit_status, controller.counts, time.process_time())
     return exit_status
 
 
+class _Recorded:
+    """Tells all who want to know of the lines of the status file."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Callable[[Sequence[bytes]], None]] = []
+
+    def __call__(self, lines: Sequence[bytes]) -> None:
+        for listener in self.listeners:
+            listener(lines)
+
+
+def _make_files(asked: DriverOptions, beginning: Beginning, port: int, secret: bytes | None) -> None:
+    """Make the files by which others join the run."""
+    public = address.advertised(_own_address(asked), port, [host.host for host in beginning.hosts])
+    _write_script(beginning.files, asked, public, secret)
+    if beginning.other_store is None:
+        _write(beginning.files.kvs_address, f"{public}\n".encode(), 0o644)
+    beginning.log.info("key-value store at %s", public)
+
+
+def _announce(asked: DriverOptions, beginning: Beginning) -> None:
+    """Say what is worth saying before the run begins."""
+    beginning.log.info("disbatch %s, pid %d: %s", __version__, os.getpid(), sys.argv)
+    if beginning.aside is not None:
+        _tell(f"an earlier status file of this name is now {_shown(beginning.aside, asked)}")
+    if asked.insecure_kvs:
+        _tell("--insecure-kvs: whoever can connect to this machine can run commands as you while this run goes on")
+    if beginning.other_store is not None and asked.use_address is not None:
+        _tell("--use-address has no effect together with --kvsserver")
+    if asked.startup_only:
+        print(beginning.files.script, flush=True)
+    if beginning.earlier is not None:
+        beginning.log.info("resuming; earlier runs completed %d tasks", beginning.earlier.completed)
+        for warning in beginning.earlier.warnings:
+            _tell(warning)
+
+
+def _tell_how_to_go_on(
+    asked: DriverOptions, beginning: Beginning, controller: Controller, resume_command: Callable[..., str]
+) -> None:
+    """Print the command that goes on where the run left off, if one can."""
+    if controller.can_be_resumed and (beginning.earlier or any(astuple(controller.counts))):
+        retry = controller.check_failed and not asked.retry
+        status_file = _shown(beginning.files.status, asked)
+        _tell(f"to go on where this run left off: {resume_command(status_file, retry=retry)}")
+
+
+def _start_command(
+    asked: DriverOptions,
+    other_store: OtherStoreAddress | None,
+    port: int,
+    secret: bytes | None,
+    loop: EventLoop,
+    submissions: Submissions,
+) -> TaskCommand:
+    """Start the command that submits tasks; it finds the store of the run in its environment."""
+    assert asked.task_command is not None  # noqa: S101 - it is called for one
+    if other_store is None:
+        own = address.local(asked.use_address, port)
+        environment = client_environment((own.host, own.port), secret, os.environ)
+    else:
+        environment = client_environment(other_store.where, other_store.secret, os.environ)
+    return TaskCommand(asked.task_command, environment, loop, partial(_command_ended, loop, submissions))
+
+
+def _command_ended(loop: EventLoop, submissions: Submissions, return_code: int) -> None:
+    """Expect no more of a command that has ended, when all is read that it may have submitted."""
+    reason = f"the task command ended with {return_code}" if return_code else ""
+    loop.after(QUIET_AFTER_COMMAND, partial(submissions.end, reason))
+
+
 # Before the run.
+
+
+def _other_store(asked: DriverOptions) -> OtherStoreAddress | None:
+    """Connection to the store that --kvsserver or --taskserver names; raises `DisbatchError`."""
+    task_server = asked.task_server
+    if task_server == options.OF_ENVIRONMENT and asked.kvs_server is not None:
+        task_server = asked.kvs_server
+    wanted = {_resolved(server) for server in (asked.kvs_server, task_server) if server is not None}
+    if not wanted:
+        return None
+    if len(wanted) > 1:
+        raise UsageError("--kvsserver and --taskserver name different stores", "a run can share only one")
+    (where,) = wanted
+    secret = os.environ.get(SECRET_VARIABLE, "")
+    try:
+        client = KVSClient(*where, secret=secret)
+        if not secret:
+            client.confirm()  # or a server that asks for one would be noticed only when the run has begun
+        connected = client.detach()
+    except (KVSError, OSError) as error:
+        raise DisbatchError(f"{error}", "see --kvsserver and --taskserver") from error
+    return OtherStoreAddress(where, secret.encode() or None, connected)
+
+
+def _own_address(asked: DriverOptions) -> Address | None:
+    """Address that the user wants for the run's own store; with another store that does not count."""
+    return None if asked.kvs_server is not None or asked.task_server is not None else asked.use_address
 
 
 @contextmanager
@@ -159,20 +275,21 @@ def _begin(asked: DriverOptions) -> Beginning:
     """Do what may fail because of a mistake, or take its time, before anything is to be seen of the run."""
     hosts = _hosts(asked)
     mail_server = options.mail_server_of_environment(os.environ) if asked.mail_to else None
-    task_file = _open_task_file(asked.task_file)
+    other_store = _other_store(asked)
+    task_file = None if asked.task_file is None else _open_task_file(asked.task_file)
     earlier = _earlier_runs(asked)
     files, recorder = _begin_files(asked)
     with ExitStack() as undo:
         # What fails here leaves the status file of an earlier run of this name as it is, for -r to read next time.
         undo.callback(_close, recorder)
-        listening = address.listen(asked.use_address)
+        listening = address.listen(_own_address(asked))
         log = open_log(asked.log_file or files.driver_log, asked.log_level)
         if asked.status_header:
             recorder.add(statusfile.HEADER)
         recorder.add_all(earlier.lines() if earlier else ())
         aside = recorder.take_place()
         undo.pop_all()
-    return Beginning(hosts, mail_server, task_file, earlier, files, recorder, listening, log, aside)
+    return Beginning(hosts, mail_server, other_store, task_file, earlier, files, recorder, listening, log, aside)
 
 
 def _hosts(asked: DriverOptions) -> tuple[SshNode, ...]:
@@ -182,6 +299,16 @@ def _hosts(asked: DriverOptions) -> tuple[SshNode, ...]:
     hosts = asked.nodes or options.ssh_nodes_of_environment(os.environ)
     layout.lay_out(layout.nodes_of(hosts), asked.cpus_per_task, asked.tasks_per_node)
     return hosts
+
+
+def _resolved(server: Address) -> tuple[str, int]:
+    """Where a store is that the user has named, or leaves to the environment to name."""
+    if server == options.OF_ENVIRONMENT:
+        try:
+            return parse_address(None, None, os.environ)
+        except AddressError as error:
+            raise UsageError(str(error), "name it, or set KVSSTCP_HOST and KVSSTCP_PORT") from error
+    return server.host, server.port
 
 
 def _open_task_file(path: str) -> int:
@@ -278,7 +405,7 @@ def _own_context(
     asked: DriverOptions, files: RunFiles, hosts: Sequence[SshNode], port: int, secret: bytes | None
 ) -> OwnContext:
     joining = options.ContextRoleOptions(
-        run=files.unique_id, kvs=address.local(asked.use_address, port), log_level=asked.log_level, token=OWN_TOKEN
+        run=files.unique_id, kvs=address.local(_own_address(asked), port), log_level=asked.log_level, token=OWN_TOKEN
     )
     environment = dict(os.environ)
     environment.pop(SECRET_VARIABLE, None)

@@ -1,12 +1,14 @@
 """What the pages for users show works: their commands run, and print what the pages say.
 
-Blocks marked `bash` are run, those of a page in their order and in one directory; what a block marked `text` behind one
-holds is what it prints, with `...` for anything. Blocks marked `sh` need what is not here, and are not run.
+Blocks marked `bash` and `python` are run, those of a page in their order and in one directory; what a block marked
+`text` behind one holds is what it prints, with `...` for anything. Blocks marked `sh` need what is not here, and
+are not run.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -30,9 +32,12 @@ def steps(page: str) -> list[tuple[str, str | None]]:
     """Commands of each block that is run, and what it prints where the page says so."""
     found: list[tuple[str, str | None]] = []
     for kind, text in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
-        assert kind in {"bash", "text", "sh"}, f"{page} has a block of unknown kind {kind}"
+        assert kind in {"bash", "python", "text", "sh"}, f"{page} has a block of unknown kind {kind}"
         if kind == "bash":
             found.append((text, None))
+        elif kind == "python":
+            python = f"{shlex.quote(sys.executable)} - <<'END OF PROGRAM' 2> /dev/null"
+            found.append((f"{python}\n{text}END OF PROGRAM\n", None))
         elif kind == "text":
             assert found, f"{page} begins with the output of nothing"
             found[-1] = (found[-1][0], text)

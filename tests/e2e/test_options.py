@@ -289,9 +289,9 @@ def test_help_tells_of_every_option(work: Workplace) -> None:
     done = work.run("-h")
     assert (done.returncode, done.stderr) == (0, "")
     options = (
-        "-c --cpusPerTask -e --exit-code -f --fail-fast --force-resume -l --label --logfile --loglevel "
-        "--mailFreq --mailTo -p --prefix -R --retry -r --resume-from -s --ssh-node --status-header -t --tasksPerNode "
-        "--use-address --version"
+        "-C --context-task-limit -c --cpusPerTask -e --exit-code -f --fail-fast --force-resume --kvsserver -l --label "
+        "--logfile --loglevel --mailFreq --mailTo -p --prefix -R --retry -r --resume-from -S --startup-only -s "
+        "--ssh-node --status-header -t --tasksPerNode --taskcommand --taskserver --use-address --version"
     )
     for option in options.split():
         assert re.search(rf"(^|[ ,]){option}\b", done.stdout, re.MULTILINE), option
@@ -300,7 +300,7 @@ def test_help_tells_of_every_option(work: Workplace) -> None:
     assert work.run("--help").stdout == done.stdout
 
 
-@pytest.mark.parametrize("option", ["-S", "--kvsserver", "--taskserver", "--taskcommand", "-w"])
+@pytest.mark.parametrize("option", ["-w", "--fill", "--no-retire", "--retire-cmd"])
 def test_options_that_are_not_there_yet_are_not_pretended(work: Workplace, option: str) -> None:
     assert work.run("-s", "localhost:1", option, work.write("tasks", "true").name).returncode == 2
 

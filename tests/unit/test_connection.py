@@ -59,6 +59,14 @@ def test_requests_arrive_in_their_order_without_holding_anybody_up(bench: Bench)
     assert bench.connection.unsent == 0
 
 
+def test_nothing_waits_to_be_sent_over_a_connection_that_has_ended(bench: Bench) -> None:
+    bench.connection.send(b"x" * MUCH)
+    bench.server.close()
+    while bench.connection.open:
+        bench.turn()
+    assert bench.connection.unsent == 0
+
+
 def test_replies_are_handed_over_in_their_order_however_they_are_cut(bench: Bench) -> None:
     data = b"".join(encode_reply(b"ASTR", b"%d" % number) for number in range(5))
     for part in (data[:7], data[7:8], data[8:]):

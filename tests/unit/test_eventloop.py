@@ -532,13 +532,13 @@ def test_a_signal_ends_a_wait(signalled: EventLoop) -> None:
     assert notes == ["called"]
 
 
-def test_a_later_handler_replaces_an_earlier_one(signalled: EventLoop) -> None:
+def test_several_handlers_of_a_signal_are_called_in_their_order(signalled: EventLoop) -> None:
     notes: list[str] = []
     signalled.on_signal(signal.SIGUSR1, noting(notes, "earlier"))
     signalled.on_signal(signal.SIGUSR1, noting(notes, "later"))
     signal.raise_signal(signal.SIGUSR1)
     signalled.turn()
-    assert notes == ["later"]
+    assert notes == ["earlier", "later"]
 
 
 def test_signals_that_are_somebody_elses_are_left_to_them(signalled: EventLoop) -> None:

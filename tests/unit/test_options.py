@@ -3,11 +3,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import os
 import re
 import shlex
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import hypothesis.strategies as st
@@ -18,6 +19,7 @@ from disbatch import __version__
 from disbatch.errors import UsageError
 from disbatch.options import (
     LOG_LEVELS,
+    OF_ENVIRONMENT,
     Address,
     ContextOptions,
     ContextRoleOptions,
@@ -92,6 +94,12 @@ DRIVER_OPTIONS: list[tuple[list[str], str, object]] = [
     (["--startup-only"], "startup_only", True),
     (["--retry"], "retry", True),
     (["--status-header"], "status_header", True),
+    (["--kvsserver=host:80"], "kvs_server", Address("host", 80)),
+    (["--kvsserver", "[::1]:80", "-e"], "kvs_server", Address("::1", 80)),
+    (["--kvsserver", "-e"], "kvs_server", OF_ENVIRONMENT),
+    (["--taskserver", "host:80"], "task_server", Address("host", 80)),
+    (["--taskserver", "--status-header"], "task_server", OF_ENVIRONMENT),
+    (["--taskcommand", "make tasks; --all"], "task_command", "make tasks; --all"),
     (["--use-address", "host:0"], "use_address", Address("host", 0)),
 ]
 JOIN_OPTIONS: list[tuple[list[str], str, object]] = [
@@ -120,6 +128,23 @@ def test_an_option_is_read(role: type[DriverOptions], arguments: list[str], name
     task_file = ["Tasks"] if role is DriverOptions else []
     assert getattr(parsed(role, *arguments, *task_file), name) == value
     assert getattr(parsed(role, *task_file, *arguments), name) == value
+
+
+@pytest.mark.parametrize("flag", ["--kvsserver", "--taskserver"])
+def test_an_option_whose_value_may_be_left_out_may_be_the_last_word(flag: str) -> None:
+    for arguments in ([flag], ["-e", flag]):
+        asked = parsed(DriverOptions, *arguments)
+        assert {"--kvsserver": asked.kvs_server, "--taskserver": asked.task_server}[flag] == OF_ENVIRONMENT
+    assert parsed(DriverOptions, "--kvsserver", "--", "Tasks") == DriverOptions(
+        task_file="Tasks", kvs_server=OF_ENVIRONMENT
+    )
+    nothing = parsed(DriverOptions)
+    assert (nothing.kvs_server, nothing.task_server, nothing.task_command) == (None, None, None)
+
+
+@pytest.mark.parametrize("flag", ["--kvsserver", "--taskserver"])
+def test_a_word_behind_an_option_whose_value_may_be_left_out_is_its_value(flag: str) -> None:
+    assert complaint(DriverOptions, flag, "Tasks").startswith(f"argument {flag}: 'Tasks' is no address")
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -158,8 +183,12 @@ def test_all_hosts_are_nodes_in_order_with_repetitions() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: taskfile"),
-        (["-e"], "the following arguments are required: taskfile"),
+        (["Tasks", "--taskcommand"], "argument --taskcommand: expected one argument"),
+        (["--taskcommand="], "argument --taskcommand: it must not be empty"),
+        (
+            ["--taskserver", "host"],
+            "argument --taskserver: 'host' is no address; write it as HOST:PORT, with port 0 for any",
+        ),
         (["--no-such"], "unrecognized arguments: --no-such"),
         (["Tasks", "More"], "unrecognized arguments: More"),
         (["Tasks", "--exit"], "unrecognized arguments: --exit"),
@@ -306,23 +335,59 @@ def test_no_command_line_does_anything_but_work_or_get_one_line(arguments: list[
             assert end.code == 0  # noqa: PT017 - --help
 
 
+TASKS = DriverOptions(task_file="Tasks")
+HERE = Address("here", 80)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        DriverOptions(task_file="Tasks"),
+        DriverOptions(task_file=""),  # it is there; that it cannot be read is told later
+        DriverOptions(task_command="make tasks"),
+        DriverOptions(task_server=HERE),
+        DriverOptions(task_server=OF_ENVIRONMENT),
+    ],
+)
+@pytest.mark.parametrize("kvs_server", [None, HERE, OF_ENVIRONMENT])
+def test_tasks_come_from_one_place_whatever_store_is_shared(asked: DriverOptions, kvs_server: Address | None) -> None:
+    check_driver(replace(asked, kvs_server=kvs_server))
+
+
+@pytest.mark.parametrize("asked", [DriverOptions(), DriverOptions(kvs_server=HERE), DriverOptions(exit_code=True)])
+def test_tasks_have_to_come_from_somewhere(asked: DriverOptions) -> None:
+    with pytest.raises(UsageError, match="the following arguments are required: taskfile") as error:
+        check_driver(asked)
+    assert error.value.hint == "or give --taskcommand or --taskserver"
+
+
+SOURCES = {"task_file": "", "task_command": "make tasks", "task_server": OF_ENVIRONMENT}
+
+
+@pytest.mark.parametrize("names", [*itertools.combinations(SOURCES, 2), tuple(SOURCES)])
+def test_tasks_cannot_come_from_several_places(names: tuple[str, ...]) -> None:
+    sources: dict[str, Any] = {name: SOURCES[name] for name in names}
+    with pytest.raises(UsageError, match="a taskfile, --taskcommand and --taskserver exclude one another"):
+        check_driver(DriverOptions(**sources))
+
+
 def test_options_of_a_resume_need_one() -> None:
-    check_driver(DriverOptions())
-    check_driver(DriverOptions(retry=True, force_resume=True, resume_from=("a",)))
+    check_driver(TASKS)
+    check_driver(replace(TASKS, retry=True, force_resume=True, resume_from=("a",)))
     with pytest.raises(UsageError, match="-S begins without hosts, and -s names some"):
-        check_driver(DriverOptions(startup_only=True, ssh_nodes=((SshNode("a", 1),),)))
+        check_driver(replace(TASKS, startup_only=True, ssh_nodes=((SshNode("a", 1),),)))
     with pytest.raises(UsageError, match="-R needs -r STATUSFILE"):
-        check_driver(DriverOptions(retry=True))
+        check_driver(replace(TASKS, retry=True))
     with pytest.raises(UsageError, match="--force-resume needs -r STATUSFILE"):
-        check_driver(DriverOptions(force_resume=True))
+        check_driver(replace(TASKS, force_resume=True))
 
 
 def test_a_frequency_of_mails_needs_an_address() -> None:
-    check_driver(DriverOptions(mail_to="me"))
-    check_driver(DriverOptions(mail_to="me", mail_frequency=3))
+    check_driver(replace(TASKS, mail_to="me"))
+    check_driver(replace(TASKS, mail_to="me", mail_frequency=3))
     for frequency in (1, 3):
         with pytest.raises(UsageError, match="--mailFreq needs --mailTo ADDR"):
-            check_driver(DriverOptions(mail_frequency=frequency))
+            check_driver(replace(TASKS, mail_frequency=frequency))
 
 
 @pytest.mark.parametrize("address", ["me", "me@example.org", "o'hara+runs@host", "jürgen@x"])
@@ -355,8 +420,13 @@ def test_options_of_a_driver_are_checked_as_they_are_read() -> None:
     assert parse_driver(["-e", "Tasks"], "disbatch") == DriverOptions(exit_code=True, task_file="Tasks")
     with pytest.raises(UsageError, match="-R needs -r STATUSFILE"):
         parse_driver(["-R", "Tasks"], "disbatch")
-    with pytest.raises(UsageError, match="required: taskfile") as error:
-        parse_driver([], "python -m disbatch")
+    for arguments in ([], ["-e"], ["--kvsserver"]):
+        with pytest.raises(UsageError, match="required: taskfile"):
+            parse_driver(arguments, "disbatch")
+    with pytest.raises(UsageError, match="exclude one another"):
+        parse_driver(["Tasks", "--taskserver"], "disbatch")
+    with pytest.raises(UsageError, match="unrecognized arguments: --no-such") as error:
+        parse_driver(["--no-such"], "python -m disbatch")
     assert error.value.hint == "see python -m disbatch --help"
 
 
@@ -394,6 +464,7 @@ printable = st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "),
 paths = st.text(st.characters(exclude_characters="\0", exclude_categories=()), min_size=1).filter("--".__ne__)
 hosts = st.text("abc.-:@", min_size=1).filter(lambda host: not host.startswith("-"))
 nodes = st.builds(SshNode, hosts, st.integers(1, 1000))
+servers = st.just(OF_ENVIRONMENT) | st.builds(Address, st.text("abc.:-"), st.integers(0, 65535))
 context_fields: dict[str, st.SearchStrategy[Any]] = {
     "cpus_per_task": st.none() | st.floats(min_value=1e-3, max_value=1e6),
     "label": st.none() | printable,
@@ -414,6 +485,9 @@ engine_fields: dict[str, st.SearchStrategy[Any]] = {
 }
 driver_fields: dict[str, st.SearchStrategy[Any]] = {
     **context_fields,
+    "kvs_server": st.none() | servers,
+    "task_server": st.none() | servers,
+    "task_command": st.none() | paths,
     "exit_code": st.booleans(),
     "fail_fast": st.booleans(),
     "force_resume": st.booleans(),
@@ -444,7 +518,7 @@ def test_arguments_are_read_as_what_they_were_made_of(options: ContextOptions | 
 @settings(deadline=None, max_examples=30)
 @given(st.builds(DriverOptions, **driver_fields))
 def test_arguments_of_a_driver_are_read_as_what_they_were_made_of(options: DriverOptions) -> None:
-    assert parsed(DriverOptions, *arguments_for(options), "") == options
+    assert parsed(DriverOptions, *arguments_for(options)) == options
 
 
 def test_a_context_reads_what_the_driver_hands_on() -> None:

@@ -46,7 +46,19 @@ PURE = {
 ROLES = ("driver", "contexts", "engine")
 
 HARMLESS = {
-    *("__future__", "abc", "argparse", "array", "bisect", "collections", "dataclasses", "enum", "functools", "heapq"),
+    *(
+        "__future__",
+        "abc",
+        "argparse",
+        "array",
+        "ast",
+        "bisect",
+        "collections",
+        "dataclasses",
+        "enum",
+        "functools",
+        "heapq",
+    ),
     *("hmac", "itertools", "json", "math", "msgpack", "operator", "os.path", "re", "shlex", "struct", "typing"),
 }
 """What a pure file may import from elsewhere: what computes with its arguments alone."""

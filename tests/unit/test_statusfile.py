@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import tracemalloc
 
 import pytest
@@ -20,6 +21,7 @@ from disbatch.statusfile import (
     per_engine_line,
     place_in_file,
     read_into,
+    report,
     skipped_line,
     task_line,
 )
@@ -448,3 +450,74 @@ def test_random_bytes_never_raise_anything_else(content: bytes) -> None:
         parse_line(content)
     with contextlib.suppress(StatusFileError):
         judge(task(), content, retry=True, by_id_alone=True)
+
+
+# What programs are told
+
+
+def told(text: bytes) -> dict[str, object]:
+    result = json.loads(report(text), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert isinstance(result, dict)
+    return result
+
+
+def test_a_report_tells_a_program_what_a_line_tells_a_person() -> None:
+    ended = outcome(return_code=3, out=b"out\n\ttab 'quoted'", err=b"\xff")
+    assert told(task_line(Task(7, 8, 2, b"echo a\tb"), "node1", ended)) == {
+        "Flags": "ROE ",
+        "TaskId": 7,
+        "TaskStreamIndex": 8,
+        "TaskRepIndex": 2,
+        "Host": "node1",
+        "PID": 4711,
+        "ReturnCode": 3,
+        "Elapsed": 1.5,
+        "Start": 1700000000.25,
+        "End": 1700000001.75,
+        "OutBytes": 17,
+        "OutData": "out\n\ttab 'quoted'",
+        "ErrBytes": 1,
+        "ErrData": "\ufffd",
+        "TaskCmd": "echo a\tb",
+    }
+
+
+def test_a_report_of_a_skipped_task_says_so() -> None:
+    assert told(skipped_line(line(return_code=1)))["Flags"] == "R  S"
+    assert told(skipped_line(OLD_LINE))["TaskCmd"] == "cd /work ; my -a 3"
+
+
+def test_a_line_without_its_end_is_reported_alike() -> None:
+    assert report(line()[:-1]) == report(line())
+
+
+@pytest.mark.parametrize(
+    ("number", "field"),
+    [
+        *((5, field) for field in (b"", b"unknown", b"1.5", b"9" * 5000)),
+        *((7, field) for field in (b"", b"long", b"nan", b"inf", b"1e999")),
+        *((11, field) for field in (b"", b"not quoted", b"'open", b"{1}", b"b'x'", b"'a' + 1", b"'a', 'b'", b"'\0'")),
+        (13, b"(" * 5000),
+        (13, b"'a'" + b" + 'a'" * 5000),
+        (13, b"'\xff"),
+    ],
+)
+def test_a_field_of_another_form_is_told_as_it_stands(number: int, field: bytes) -> None:
+    fields = line().removesuffix(b"\n").split(b"\t")
+    fields[number] = field
+    report_of_it = told(b"\t".join(fields) + b"\n")
+    value = list(report_of_it.values())[number]
+    assert value == field.decode(errors="replace")
+    assert report_of_it["TaskCmd"] == "echo a"
+
+
+@quick
+@given(done=tasks, node=st.text("ab é\t\n\r\x85\u2028\udc80🐟", max_size=8), ended=outcomes)
+def test_every_line_can_be_reported(done: Task, node: str, ended: Outcome) -> None:
+    text = task_line(done, node, ended)
+    values = told(text)
+    assert (values["TaskId"], values["ReturnCode"]) == (done.task_id, ended.return_code)
+    assert (values["OutData"], values["ErrData"]) == (
+        ended.out_snippet.decode(errors="replace"),
+        ended.err_snippet.decode(errors="replace"),
+    )

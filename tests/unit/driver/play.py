@@ -33,7 +33,7 @@ def barrier(task_id: int, *, check: bool = False, key: bytes | None = None) -> B
 
 
 def skipped(task_id: int, *, failed: bool = False) -> events.SkippedTask:
-    return events.SkippedTask(task(task_id), failed)
+    return events.SkippedTask(task(task_id), b"line of %d" % task_id, failed)
 
 
 class Play:

@@ -498,7 +498,7 @@ def items_of(per_engine: Sequence[When], kinds: Sequence[str], *, too_late: bool
         if kind == "task":
             items.append(task)
         elif kind.startswith("skipped"):
-            items.append(events.SkippedTask(task, failed=kind != "skipped"))
+            items.append(events.SkippedTask(task, b"", failed=kind != "skipped"))
         elif kind == "complaint":
             items.append(Complaint(1, "what is this"))
         else:

@@ -420,16 +420,18 @@ def test_a_recorded_task_is_skipped_with_its_line_and_others_run(bench: Bench, t
     path = status_file(tmp_path / "status", line(2, return_code=3), line(0))
     items = resume(bench, tmp_path, b"true\ntrue\ntrue\n#DISBATCH BARRIER\n", earlier_runs(path))
     assert items == [
-        SkippedTask(task(0), failed=False),
+        SkippedTask(task(0), skipped_line(line(0)), failed=False),
         task(1),
-        SkippedTask(task(2), failed=True),
+        SkippedTask(task(2), skipped_line(line(2, return_code=3)), failed=True),
         Barrier(3, 4, check=False, key=None, text=b"#DISBATCH BARRIER"),
     ]
 
 
 def test_a_skipped_task_of_a_skipping_run_is_skipped_again(bench: Bench, tmp_path: Path) -> None:
     path = status_file(tmp_path / "status", HEADER, skipped_line(line(0)))
-    assert resume(bench, tmp_path, b"true\n", earlier_runs(path)) == [SkippedTask(task(0), failed=False)]
+    assert resume(bench, tmp_path, b"true\n", earlier_runs(path)) == [
+        SkippedTask(task(0), skipped_line(line(0)), failed=False)
+    ]
 
 
 def test_retry_runs_failed_tasks_again(bench: Bench, tmp_path: Path) -> None:
@@ -448,8 +450,8 @@ def test_of_several_files_a_success_counts_wherever_it_stands(
     files = [status_file(tmp_path / "status0", failed), status_file(tmp_path / "status1", line(1), succeeded)]
     earlier = earlier_runs(*(files[number] for number in order), retry=retry)
     assert resume(bench, tmp_path, b"true\ntrue\ntrue\n", earlier) == [
-        SkippedTask(task(0), failed=False),
-        SkippedTask(task(1), failed=False),
+        SkippedTask(task(0), skipped_line(line(0)), failed=False),
+        SkippedTask(task(1), skipped_line(line(1)), failed=False),
         task(2),
     ]
 
@@ -473,7 +475,7 @@ def test_a_forced_resume_goes_by_the_id_and_warns(bench: Bench, tmp_path: Path) 
     assert isinstance(warning, Complaint)
     assert not warning.fatal
     assert "task 0 " in warning.text
-    assert skipped == SkippedTask(task(0, b"echo new"), failed=False)
+    assert skipped == SkippedTask(task(0, b"echo new"), skipped_line(old), failed=False)
 
 
 def test_a_forced_resume_warns_of_what_it_runs_again_too(bench: Bench, tmp_path: Path) -> None:

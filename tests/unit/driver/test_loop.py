@@ -712,6 +712,91 @@ def test_an_own_context_that_has_not_ended_by_then_leaves_no_empty_file(house: H
     assert house.all("clear away") == [()]
 
 
+# A store that programs share
+
+
+class Shared:
+    """Stands for a store that somebody else serves."""
+
+    def __init__(self, _loop: EventLoop, connected: object, on_lost: Callable[[str], None]) -> None:
+        self.connected = connected
+        self.lose = on_lost
+        self.posted: list[tuple[bytes, bytes, bytes]] = []
+        self.turns_until_sent = 0
+        self.closed = False
+
+    def put(self, key: bytes, tag: bytes, value: bytes) -> None:
+        self.posted.append((key, tag, value))
+
+    @property
+    def unsent(self) -> bool:
+        self.turns_until_sent -= 1
+        return self.turns_until_sent >= 0
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def shared(house: House, monkeypatch: pytest.MonkeyPatch) -> Shared:
+    monkeypatch.setattr(loop_file, "OtherStore", Shared)
+    house.driver.use_store(cast("socket.socket", "the connection"), "there:1")
+    made = house.driver.store
+    assert isinstance(made, Shared)
+    assert made.connected == "the connection"
+    return made
+
+
+def test_programs_share_the_runs_own_store_unless_there_is_another(house: House) -> None:
+    house.driver.store.put(b"key", b"ASTR", b"value")
+    assert house.all("put") == [(b"key", (b"ASTR", b"value"))]
+
+
+def test_what_is_for_programs_goes_into_the_store_that_they_share(house: House, shared: Shared) -> None:
+    message = messages.RunTasks((TASK,))
+    house.run(events.AnnounceBarrier(b"key", 5), events.SendToEngine(1, message), THE_END)
+    assert shared.posted == [(b"key", b"ASTR", b"5")]
+    assert house.all("put") == [(messages.engine_key(JOB, 1), message)]
+
+
+def test_a_shared_store_that_is_lost_ends_the_list_of_tasks(house: House, shared: Shared) -> None:
+    house.happens(lambda: shared.lose("the connection was closed"))
+    house.run()
+    assert house.heard == [
+        events.ReadingFailed("lost the key-value store at there:1: the connection was closed"),
+    ]
+
+
+def test_what_a_shared_store_has_not_taken_at_the_end_is_sent(house: House, shared: Shared) -> None:
+    shared.turns_until_sent = 3
+    house.run(THE_END)
+    assert len(house.loop.timeouts) == 3
+    assert shared.closed
+
+
+def test_a_shared_store_that_takes_nothing_holds_the_end_up_for_a_limited_time(house: House, shared: Shared) -> None:
+    shared.turns_until_sent = 10**6
+    house.run(THE_END)
+    assert house.loop.clock <= 100.0 + FAREWELL_LIMIT + 0.25
+    assert shared.closed
+
+
+def test_a_run_that_has_ended_serves_its_store_as_long_as_it_is_wanted(house: House) -> None:
+    turns: list[int] = []
+    for number in range(3):
+        house.happens(partial(turns.append, number))
+    house.driver.serve_until(lambda: len(turns) == 3)
+    assert turns == [0, 1, 2]
+    assert not house.events, "nothing that happens then is of interest"
+
+
+def test_a_signal_ends_the_serving_of_a_run_that_has_ended(house: House) -> None:
+    house.driver.happened(events.PatienceEnded())
+    house.happens(house.loop.signal_handlers[signal.SIGINT])
+    house.driver.serve_until(lambda: False)
+    assert len(house.loop.timeouts) == 1
+
+
 # With the real controller, feeder and recorder
 
 

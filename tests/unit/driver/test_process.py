@@ -25,7 +25,9 @@ from disbatch.driver import address, events, letter, mail, process
 from disbatch.driver.controller import Controller, Counts
 from disbatch.driver.membership import OWN_TOKEN
 from disbatch.driver.recorder import Recorder
+from disbatch.driver.submissions import SIGN_IN
 from disbatch.errors import DisbatchError, UsageError
+from disbatch.kvsstcp.client import DisconnectedError
 from disbatch.options import Address, ContextRoleOptions, SshNode
 from disbatch.runfiles import RunFiles
 from disbatch.statusfile import HEADER, skipped_line, task_line
@@ -34,12 +36,13 @@ from disbatch.tasks import NO_REPEAT, Task
 from tests.unit.driver.simulation import outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from disbatch.driver.feeder import Feeder
     from disbatch.driver.letter import Digest, Letter
     from disbatch.driver.loop import OwnContext
+    from disbatch.driver.submissions import Submissions
     from disbatch.eventloop import EventLoop
 
 PORT = 4711
@@ -61,6 +64,20 @@ class Listening:
         return "0.0.0.0", PORT
 
 
+class Shelf:
+    """Stands for the store that programs share with the run."""
+
+    def __init__(self) -> None:
+        self.posted: list[tuple[bytes, bytes, bytes]] = []
+        self.asked: dict[bytes, Callable[[bytes], None]] = {}
+
+    def put(self, key: bytes, tag: bytes, value: bytes) -> None:
+        self.posted.append((key, tag, value))
+
+    def get(self, key: bytes, handler: Callable[[bytes], None]) -> None:
+        self.asked[key] = handler
+
+
 class Run:
     """Stands for the driver's loop: keeps what it is made with, and has the test look around in the place of a run."""
 
@@ -74,7 +91,7 @@ class Run:
         own_context: OwnContext,
         log: logging.Logger,
         tell: Callable[[str], None],
-        on_recorded: Callable[[list[bytes]], None] | None,
+        on_recorded: process._Recorded,
     ) -> None:
         self.bench = bench
         self.loop = loop
@@ -86,16 +103,26 @@ class Run:
         self.tell = tell
         self.on_recorded = on_recorded
         self.secret: bytes | None = None
+        self.store = Shelf()
+        self.used: object = None
+        self.served_until: Callable[[], bool] | None = None
         self.happened_so_far: list[events.Event] = []
 
     def serve(self, listening: object, secret: bytes | None) -> None:
         assert listening is self.bench.listening
         self.secret = secret
 
+    def use_store(self, connected: object, _where: str) -> None:
+        self.used = connected
+
+    def serve_until(self, is_over: Callable[[], bool]) -> None:
+        self.served_until = is_over
+
     def happened(self, event: events.Event) -> None:
         self.happened_so_far.append(event)
 
-    def run(self, feeder: Feeder) -> events.EndRun:
+    def run(self, feeder: Feeder | Submissions) -> events.EndRun:
+        self.source = feeder
         feeder.read(100)
         self.bench.run = self
         self.bench.files = RunFiles(os.path.join(os.getcwd(), self.job))
@@ -122,16 +149,24 @@ class Bench:
         self.folder = folder
         self.listening = Listening()
         self.end = events.EndRun(0, complete=True)
+        self.wanted: list[Address | None] = []
         self.meanwhile: Callable[[Run], None] = lambda _: None
         self.advertised_to: list[str] = []
         (folder / "tasks").write_bytes(TASKS)
         monkeypatch.chdir(folder)
         monkeypatch.delenv("DISBATCH_SSH_NODELIST", raising=False)
-        monkeypatch.setattr(address, "listen", lambda _: self.listening)
+        for variable in ("KVSSTCP_HOST", "KVSSTCP_PORT", "KVSSTCP_SECRET"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setattr(address, "listen", self._listen)
         monkeypatch.setattr(address, "advertised", self._advertised)
         monkeypatch.setattr(process, "DriverLoop", functools.partial(Run, self))
 
-    def _advertised(self, _wanted: Address | None, _port: int, hosts: list[str]) -> Address:
+    def _listen(self, wanted: Address | None) -> Listening:
+        self.wanted.append(wanted)
+        return self.listening
+
+    def _advertised(self, wanted: Address | None, _port: int, hosts: list[str]) -> Address:
+        self.wanted.append(wanted)
         self.advertised_to = hosts
         return PUBLIC
 
@@ -171,6 +206,7 @@ def mode_of(path: str) -> int:
     ("arguments", "status", "message"),
     [
         ([], 2, "taskfile"),
+        ([*HERE, "tasks", "--taskcommand", "true"], 2, "exclude one another"),
         (["tasks"], 2, "no resources"),
         ([*HERE, "-R", "tasks"], 2, "-R needs -r"),
         ([*HERE, "nothing"], 1, "cannot read the task file nothing: No such file or directory"),
@@ -282,7 +318,7 @@ def test_what_earlier_runs_completed_is_skipped(bench: Bench) -> None:
     bench.main("-r", "status")
     assert bench.run.items == (
         Task(0, 1, NO_REPEAT, b"true"),
-        events.SkippedTask(Task(1, 2, NO_REPEAT, b"false"), failed=False),
+        events.SkippedTask(Task(1, 2, NO_REPEAT, b"false"), skipped_line(line(1, b"false")), failed=False),
     )
 
 
@@ -515,6 +551,270 @@ def test_an_open_store_has_no_secret_and_the_user_is_warned(
     assert "disbatch: --insecure-kvs: whoever can connect" in capsys.readouterr().err
 
 
+# Tasks through a store
+
+
+class Elsewhere:
+    """Stands for connecting to a store that somebody else serves."""
+
+    def __init__(self) -> None:
+        self.connected: list[tuple[str, int, str]] = []
+        self.failure: Exception | None = None
+
+    def __call__(self, host: str, port: int, *, secret: str) -> Elsewhere:
+        if self.failure:
+            raise self.failure
+        self.connected.append((host, port, secret))
+        return self
+
+    def confirm(self) -> None:
+        if self.failure:
+            raise self.failure
+
+    def detach(self) -> str:
+        return "the connection"
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+    made = Elsewhere()
+    monkeypatch.setattr(process, "KVSClient", made)
+    return made
+
+
+class Command:
+    """Stands for a task command."""
+
+    def __init__(self) -> None:
+        self.has_ended = False
+        self.closed = False
+        self.failure: DisbatchError | None = None
+
+    def __call__(
+        self, text: str, environment: Mapping[str, str], _loop: EventLoop, on_end: Callable[[int], None]
+    ) -> Command:
+        if self.failure:
+            raise self.failure
+        self.text = text
+        self.environment = environment
+        self.on_end = on_end
+        return self
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def store(self) -> tuple[str | None, ...]:
+        return tuple(self.environment.get(f"KVSSTCP_{name}") for name in ("HOST", "PORT", "SECRET"))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Command:
+    made = Command()
+    monkeypatch.setattr(process, "TaskCommand", made)
+    return made
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--kvsserver", "a:1", "--taskserver", "b:1"], ["--kvsserver", "a:1", "--taskserver=a:2"]]
+)
+def test_a_run_shares_no_two_stores(bench: Bench, elsewhere: Elsewhere, arguments: list[str]) -> None:
+    with pytest.raises(UsageError, match="--kvsserver and --taskserver name different stores") as error:
+        main(*HERE, *arguments)
+    assert error.value.exit_status == 2
+    assert not elsewhere.connected
+    assert bench.names == set()
+
+
+@pytest.mark.parametrize("arguments", [["tasks", "--kvsserver"], ["--taskserver"], ["--taskserver", "--kvsserver"]])
+@pytest.mark.parametrize(("host", "port"), [(None, None), ("there", None), (None, "80"), ("there", "http")])
+def test_a_store_that_the_environment_does_not_name_is_a_mistake(
+    bench: Bench,
+    elsewhere: Elsewhere,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    host: str | None,
+    port: str | None,
+) -> None:
+    for name, value in (("KVSSTCP_HOST", host), ("KVSSTCP_PORT", port)):
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError) as error:
+        main(*HERE, *arguments)
+    assert error.value.hint == "name it, or set KVSSTCP_HOST and KVSSTCP_PORT"
+    assert not elsewhere.connected
+    assert bench.names == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "host"),
+    [
+        (["tasks", "--kvsserver", "there:80"], "there"),
+        (["tasks", "--kvsserver"], "of.environment"),
+        (["--taskserver", "there:80"], "there"),
+        (["--taskserver"], "of.environment"),
+        (["--kvsserver", "there:80", "--taskserver"], "there"),
+        (["--taskserver", "there:80", "--kvsserver=there:80"], "there"),
+        (["--kvsserver", "--taskserver"], "of.environment"),
+        (["--kvsserver", "--taskserver=of.environment:80"], "of.environment"),
+        (["--kvsserver", "there:80", "--taskcommand", "make tasks"], "there"),
+    ],
+)
+def test_another_store_is_the_one_that_the_user_means(
+    bench: Bench,
+    elsewhere: Elsewhere,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    host: str,
+) -> None:
+    monkeypatch.setenv("KVSSTCP_HOST", "of.environment")
+    monkeypatch.setenv("KVSSTCP_PORT", "80")
+    monkeypatch.setenv("KVSSTCP_SECRET", "its secret")
+    assert main(*HERE, *arguments) == 0
+    assert elsewhere.connected == [(host, 80, "its secret")]
+    assert bench.run.used == "the connection"
+    assert bench.run.secret not in (None, b"its secret"), "the run's own store has a secret of its own"
+    assert bench.run.own_context.environment["KVSSTCP_SECRET"] != "its secret"
+    assert command.closed is ("--taskcommand" in arguments)
+    if command.closed:
+        assert command.store == ("there", "80", "its secret")
+
+
+def test_another_store_that_cannot_be_had_leaves_nothing_behind(bench: Bench, elsewhere: Elsewhere) -> None:
+    for elsewhere.failure in (DisconnectedError("cannot connect to there:80"), OSError(errno.EPIPE, "Broken pipe")):
+        with pytest.raises(DisbatchError) as error:
+            bench.main("--kvsserver", "there:80")
+        assert error.value.exit_status == 1
+        assert error.value.hint == "see --kvsserver and --taskserver"
+        assert bench.names == set()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_there_is_no_file_with_the_address_of_somebody_elses_store(bench: Bench) -> None:
+    seen: set[str] = set()
+    bench.meanwhile = lambda _: seen.update(bench.names)
+    bench.main("-p", "run", "--kvsserver", "there:80")
+    assert seen == {"run_status.txt", "run_dbUtil.sh", "run_driver.log"}
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("other", [["tasks", "--kvsserver", "there:80"], ["--taskserver", "there:80"]])
+def test_an_address_for_the_runs_own_store_has_no_effect_with_another(
+    bench: Bench, capsys: pytest.CaptureFixture[str], other: list[str]
+) -> None:
+    main(*HERE, "--use-address", "mine:5", *other)
+    assert "disbatch: --use-address has no effect together with --kvsserver" in capsys.readouterr().err.splitlines()
+    assert bench.wanted == [None, None]
+    assert f"--kvs=127.0.0.1:{PORT}" in bench.run.own_context.command
+
+
+def test_an_address_for_the_runs_own_store_is_used_without_a_word(
+    bench: Bench, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(*HERE, "--use-address", "mine:5", "--taskcommand", "make tasks")
+    assert bench.wanted == [Address("mine", 5)] * 2
+    assert f"--kvs=mine:{PORT}" in bench.run.own_context.command
+    assert command.store[:2] == ("mine", str(PORT))
+    assert "--use-address" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("arguments", [["--taskserver", "there:80"], ["--taskcommand", "make tasks"]])
+def test_tasks_that_are_submitted_come_from_the_store(bench: Bench, command: Command, arguments: list[str]) -> None:
+    main(*HERE, *arguments)
+    assert bench.run.job.startswith("STREAM_disBatch_")
+    assert bench.run.controller._settings.task_source == "STREAM"
+    assert list(bench.run.store.asked) == [b"task source name"]
+    assert command.closed is (arguments[0] == "--taskcommand")
+
+
+def test_results_of_tasks_that_are_submitted_are_posted(bench: Bench, command: Command) -> None:
+    def submit(run: Run) -> None:
+        for key, value in zip(SIGN_IN, (b"name", b"done", b"R", b"T"), strict=True):
+            run.store.asked[key](value)
+        run.on_recorded([line(3, b"true")])
+
+    bench.meanwhile = submit
+    main(*HERE, "--taskcommand", "make tasks")
+    assert [key for key, _, _ in bench.run.store.posted] == [b"R 3", b"R done tasks"]
+    assert command.closed
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_results_of_a_task_file_are_not_posted(bench: Bench) -> None:
+    bench.main("--kvsserver", "there:80")
+    assert bench.run.on_recorded.listeners == []
+    assert not bench.run.store.posted
+
+
+@pytest.mark.parametrize("open_store", [True, False])
+def test_a_task_command_finds_the_runs_own_store(bench: Bench, command: Command, *, open_store: bool) -> None:
+    main(*HERE, "--taskcommand", "make tasks; --all", *["--insecure-kvs"] * open_store)
+    assert command.text == "make tasks; --all"
+    secret = bench.run.secret.decode() if bench.run.secret else None
+    assert (secret is None) is open_store
+    assert command.store == ("127.0.0.1", str(PORT), secret)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_store_is_served_until_the_task_command_has_ended_if_the_run_was_complete(
+    bench: Bench, command: Command, *, complete: bool
+) -> None:
+    bench.end = events.EndRun(0 if complete else 1, complete=complete)
+    main(*HERE, "--taskcommand", "make tasks")
+    assert command.closed
+    is_over = bench.run.served_until
+    assert (is_over is not None) is complete
+    if is_over is not None:
+        assert not is_over()
+        command.has_ended = True
+        assert is_over()
+
+
+@pytest.mark.parametrize(
+    ("return_code", "event"),
+    [
+        (0, events.ItemsRead((), ended=True)),
+        (3, events.ReadingFailed("the task command ended with 3")),
+        (-15, events.ReadingFailed("the task command ended with -15")),
+    ],
+)
+def test_a_task_command_that_ends_early_ends_the_list_when_all_is_read(
+    bench: Bench, command: Command, monkeypatch: pytest.MonkeyPatch, return_code: int, event: events.Event
+) -> None:
+    def end(run: Run) -> None:
+        later: list[tuple[float, Callable[[], None]]] = []
+        monkeypatch.setattr(run.loop, "after", lambda seconds, action: later.append((seconds, action)))
+        command.on_end(return_code)
+        assert not run.happened_so_far
+        [(seconds, action)] = later
+        assert seconds == process.QUIET_AFTER_COMMAND
+        action()
+
+    bench.meanwhile = end
+    main(*HERE, "--taskcommand", "make tasks")
+    assert bench.run.happened_so_far == [event]
+
+
+def test_a_task_command_that_cannot_be_started_ends_the_run_in_order(bench: Bench, command: Command) -> None:
+    command.failure = DisbatchError("cannot start the task command: no")
+    with pytest.raises(DisbatchError, match="cannot start the task command"):
+        main(*HERE, "-p", "run", "--taskcommand", "make tasks")
+    assert "run_kvsinfo.txt" not in bench.names
+
+
+def test_a_task_command_is_ended_when_the_run_fails(bench: Bench, command: Command) -> None:
+    def fail(_run: Run) -> None:
+        raise DisbatchError("something cannot go on")
+
+    bench.meanwhile = fail
+    with pytest.raises(DisbatchError, match="cannot go on"):
+        main(*HERE, "--taskcommand", "make tasks")
+    assert command.closed
+    assert bench.run.served_until is None
+
+
 # What the controller knows
 
 
@@ -560,7 +860,7 @@ def post(monkeypatch: pytest.MonkeyPatch) -> Post:
 
 def test_a_run_that_sends_no_mails_has_nothing_to_do_with_them(bench: Bench, post: Post) -> None:
     bench.main("-p", "run")
-    assert bench.run.on_recorded is None
+    assert bench.run.on_recorded.listeners == []
     assert not post.letters
 
 

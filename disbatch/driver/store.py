@@ -1,0 +1,117 @@
+"""The key-value store that programs outside of the run share with it: the run's own, or one that runs already.
+
+Both are spoken to in the same way. It must not know what is put or got.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from disbatch.connection import Connection
+from disbatch.kvsstcp import wire
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from disbatch.eventloop import EventLoop
+    from disbatch.kvsstcp.server import Server
+
+    Handler = Callable[[bytes], None]
+
+
+class PublicStore(Protocol):
+    """What the driver asks of either."""
+
+    def put(self, key: bytes, tag: bytes, value: bytes) -> None:
+        """Put a value."""
+
+    def get(self, key: bytes, handler: Handler) -> None:
+        """Hand over the next value of `key` to `handler(value)`, once, whenever it is there; one request at a time."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of what was put that still wait to be sent."""
+
+    def close(self) -> None:
+        """Ask and put nothing more."""
+
+
+class OwnStore:
+    """The store that this driver serves."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._came: dict[bytes, deque[bytes]] = {}
+        self._waiting: tuple[bytes, Handler] | None = None
+        self._handing_over = False
+
+    def put(self, key: bytes, tag: bytes, value: bytes) -> None:
+        """See `PublicStore`."""
+        self._server.put(key, tag, value)
+
+    def get(self, key: bytes, handler: Handler) -> None:
+        """See `PublicStore`."""
+        self._waiting = (key, handler)
+        if key not in self._came:
+            self._came[key] = deque()
+            self._server.listen(key, partial(self._value_came, key))
+        self._hand_over()
+
+    @property
+    def unsent(self) -> int:
+        """See `PublicStore`."""
+        return 0
+
+    def close(self) -> None:
+        """See `PublicStore`."""
+        self._waiting = None
+
+    def _value_came(self, key: bytes, _tag: bytes, value: bytes, _peer: int | None) -> None:
+        self._came[key].append(value)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._handing_over:
+            return  # a handler that asks for the next value is answered when it has returned: nothing recurses
+        self._handing_over = True
+        try:
+            while self._waiting is not None and self._came[self._waiting[0]]:
+                key, handler = self._waiting
+                self._waiting = None
+                handler(self._came[key].popleft())
+        finally:
+            self._handing_over = False
+
+
+class OtherStore:
+    """A store that somebody else serves; `on_lost(reason)` is called when it has ended, or cannot be understood."""
+
+    def __init__(self, loop: EventLoop, connected: socket.socket, on_lost: Callable[[str], None]) -> None:
+        self._waiting: Handler | None = None
+        self._connection = Connection(loop, connected, self._value_came, on_lost)
+
+    def put(self, key: bytes, tag: bytes, value: bytes) -> None:
+        """See `PublicStore`."""
+        self._connection.send(wire.encode_put(key, tag, value))
+
+    def get(self, key: bytes, handler: Handler) -> None:
+        """See `PublicStore`."""
+        self._waiting = handler
+        self._connection.send(wire.encode_get(key))
+
+    @property
+    def unsent(self) -> int:
+        """See `PublicStore`."""
+        return self._connection.unsent
+
+    def close(self) -> None:
+        """See `PublicStore`."""
+        self._connection.close()
+
+    def _value_came(self, _tag: bytes, value: bytes) -> None:
+        handler, self._waiting = self._waiting, None
+        if handler is not None:
+            handler(value)

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from disbatch.driver.store import OtherStore, OwnStore
+from disbatch.eventloop import EventLoop
+from disbatch.kvsstcp.wire import ASTR, Get, Limits, Put, Request, RequestParser, encode_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from disbatch.kvsstcp.server import Handler, Server
+
+MANY = 5000
+"""More than calls may be nested."""
+
+
+class Served:
+    """Stands for the server of the run: hands what is put to who listens, otherwise keeps it."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, deque[tuple[bytes, bytes]]] = {}
+        self.listeners: dict[bytes, Handler] = {}
+
+    def put(self, key: bytes, tag: bytes, value: bytes, peer: int | None = None) -> None:
+        if key in self.listeners:
+            self.listeners[key](tag, value, peer)
+        else:
+            self.kept.setdefault(key, deque()).append((tag, value))
+
+    def listen(self, key: bytes, handler: Handler) -> None:
+        assert key not in self.listeners, "two listeners would share the values"
+        self.listeners[key] = handler
+        for tag, value in self.kept.pop(key, ()):
+            handler(tag, value, None)
+
+
+@pytest.fixture
+def served() -> Served:
+    return Served()
+
+
+@pytest.fixture
+def own(served: Served) -> OwnStore:
+    return OwnStore(cast("Server", served))
+
+
+# The run's own
+
+
+def test_what_is_put_is_in_the_runs_own_store(served: Served, own: OwnStore) -> None:
+    own.put(b"key", b"JSON", b"{}")
+    assert served.kept == {b"key": deque([(b"JSON", b"{}")])}
+    assert own.unsent == 0
+
+
+@pytest.mark.parametrize("comes_first", ["value", "request"])
+def test_a_value_and_a_request_meet_whichever_comes_first(served: Served, own: OwnStore, comes_first: str) -> None:
+    got: list[bytes] = []
+    if comes_first == "value":
+        served.put(b"key", ASTR, b"value")
+        own.get(b"key", got.append)
+    else:
+        own.get(b"key", got.append)
+        assert not got
+        served.put(b"key", ASTR, b"value")
+    assert got == [b"value"]
+
+
+def test_one_request_gets_one_value_and_the_others_wait_in_their_order(served: Served, own: OwnStore) -> None:
+    got: list[bytes] = []
+    for number in range(3):
+        served.put(b"key", ASTR, b"%d" % number)
+    own.get(b"key", got.append)
+    served.put(b"key", ASTR, b"3")
+    assert got == [b"0"]
+    for _ in range(3):
+        own.get(b"key", got.append)
+    assert got == [b"0", b"1", b"2", b"3"]
+
+
+def test_a_value_of_another_key_is_no_answer(served: Served, own: OwnStore) -> None:
+    got: list[bytes] = []
+    own.get(b"first", got.append)
+    served.put(b"first", ASTR, b"of the first")
+    own.get(b"second", got.append)
+    served.put(b"first", ASTR, b"another")
+    assert got == [b"of the first"]
+    served.put(b"second", ASTR, b"of the second")
+    own.get(b"first", got.append)
+    assert got == [b"of the first", b"of the second", b"another"]
+
+
+@pytest.mark.parametrize("asked_before", [True, False])
+def test_any_number_of_values_can_be_got_each_when_the_one_before_has_come(
+    served: Served, own: OwnStore, *, asked_before: bool
+) -> None:
+    got: list[bytes] = []
+
+    def take(value: bytes) -> None:
+        got.append(value)
+        own.get(b"key", take)
+
+    if asked_before:
+        own.get(b"key", got.append)
+        served.put(b"key", ASTR, b"the first")
+    for number in range(MANY):
+        served.put(b"key", ASTR, b"%d" % number)
+    own.get(b"key", take)
+    assert got[-MANY:] == [b"%d" % number for number in range(MANY)]
+
+
+def test_a_handler_that_fails_does_not_stop_the_next(served: Served, own: OwnStore) -> None:
+    def fail(_value: bytes) -> None:
+        raise RuntimeError
+
+    got: list[bytes] = []
+    served.put(b"key", ASTR, b"bad")
+    with pytest.raises(RuntimeError):
+        own.get(b"key", fail)
+    own.get(b"key", got.append)
+    served.put(b"key", ASTR, b"good")
+    assert got == [b"good"]
+
+
+def test_after_the_end_nobody_is_told_of_values(served: Served, own: OwnStore) -> None:
+    got: list[bytes] = []
+    own.get(b"key", got.append)
+    own.close()
+    served.put(b"key", ASTR, b"late")
+    assert not got
+
+
+# Somebody else's
+
+
+class Bench:
+    """A store that somebody else serves, over a pair of sockets of which the test has the other end."""
+
+    def __init__(self) -> None:
+        self.loop = EventLoop()
+        ours, self.server = socket.socketpair()
+        self.server.setblocking(False)
+        self.parser = RequestParser(Limits())
+        self.lost: list[str] = []
+        self.got: list[bytes] = []
+        self.store = OtherStore(self.loop, ours, self.lost.append)
+
+    def requests(self) -> list[Request]:
+        try:
+            data = self.server.recv(1 << 16)
+        except BlockingIOError:
+            return []
+        return list(self.parser.feed(data))
+
+    def reply(self, value: bytes) -> None:
+        self.server.sendall(encode_reply(ASTR, value))
+        self.loop.turn(0)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.store.close()
+    made.server.close()
+    made.loop.close()
+
+
+def test_another_store_is_sent_what_is_put_and_asked_for(bench: Bench) -> None:
+    bench.store.put(b"key", b"JSON", b"{}")
+    bench.store.get(b"other", bench.got.append)
+    put, get = bench.requests()
+    assert isinstance(put, Put)
+    assert (put.key, put.tag, bytes(put.value)) == (b"key", b"JSON", b"{}")
+    assert get == Get(b"other")
+    assert not bench.got
+
+
+def test_another_store_is_asked_for_one_value_at_a_time(bench: Bench) -> None:
+    bench.store.get(b"key", bench.got.append)
+    bench.reply(b"first")
+    assert bench.got == [b"first"]
+    assert bench.requests() == [Get(b"key")]
+    bench.store.get(b"key", bench.got.append)
+    bench.reply(b"second")
+    assert bench.got == [b"first", b"second"]
+    assert bench.requests() == [Get(b"key")]
+
+
+def test_a_handler_may_ask_for_the_next_value(bench: Bench) -> None:
+    def take(value: bytes) -> None:
+        bench.got.append(value)
+        bench.store.get(b"key", take)
+
+    bench.store.get(b"key", take)
+    bench.reply(b"first")
+    bench.reply(b"second")
+    assert bench.got == [b"first", b"second"]
+    assert len(bench.requests()) == 3
+
+
+def test_a_reply_that_nobody_has_asked_for_does_no_harm(bench: Bench) -> None:
+    bench.reply(b"unasked")
+    bench.store.get(b"key", bench.got.append)
+    bench.reply(b"asked")
+    assert bench.got == [b"asked"]
+    assert not bench.lost
+
+
+@pytest.mark.parametrize("mishap", ["end", "nonsense"])
+def test_another_store_that_is_lost_is_told_of_once(bench: Bench, mishap: str) -> None:
+    bench.store.get(b"key", bench.got.append)
+    if mishap == "end":
+        bench.server.close()
+    else:
+        bench.server.sendall(b"ASTR" + b"x" * 10)
+    bench.loop.turn(0)
+    bench.store.put(b"key", ASTR, b"nobody gets it")
+    bench.store.get(b"key", bench.got.append)
+    bench.loop.turn(0)
+    assert len(bench.lost) == 1
+    assert not bench.got
+
+
+def test_what_another_store_has_not_read_is_unsent_until_it_is_given_up(bench: Bench) -> None:
+    assert bench.store.unsent == 0
+    bench.store.put(b"key", ASTR, b"x" * 3_000_000)
+    assert bench.store.unsent > 0
+    bench.store.close()
+    assert bench.store.unsent == 0
+
+
+def test_after_the_end_another_store_tells_nothing(bench: Bench) -> None:
+    bench.store.get(b"key", bench.got.append)
+    bench.store.close()
+    bench.server.close()
+    bench.loop.turn(0)
+    assert not bench.lost
+    assert not bench.got
