@@ -433,6 +433,13 @@ class JoinOptions:
 class ContextRoleOptions(ContextOptions, JoinOptions):
     """The command line of a context; `token` is empty where it has to find itself one."""
 
+    kvs_env: bool = _option(
+        "--kvs-env",
+        default=False,
+        group=STORE,
+        help="add nothing: print where the run's key-value store is, and its secret, as lines NAME=value for the "
+        "environment of programs",
+    )
     token: str = _option("--token", metavar="TOKEN", default="", help="", hidden=True)
 
 

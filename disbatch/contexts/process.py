@@ -18,6 +18,8 @@ from disbatch.contexts import ssh
 from disbatch.errors import DisbatchError, DriverUnreachableError, ExitStatus
 from disbatch.eventloop import EventLoop
 from disbatch.joining import connect, open_log
+from disbatch.kvsstcp.auth import SECRET_VARIABLE
+from disbatch.kvsstcp.endpoint import client_environment
 from disbatch.launching import Launched, disbatch_command
 from disbatch.mailbox import Mailbox
 from disbatch.runfiles import RunFiles
@@ -245,6 +247,11 @@ def main(arguments: Sequence[str], program: str) -> int:
         program=program,
         description=options.CONTEXT_DESCRIPTION,
     )
+    if asked.kvs_env:
+        secret = os.environ.get(SECRET_VARIABLE, "").encode() or None
+        for name, value in client_environment((asked.kvs.host, asked.kvs.port), secret, {}).items():
+            print(f"{name}={value}")
+        return ExitStatus.OK
     loop = EventLoop()
     try:
         return Context(asked, loop).run()

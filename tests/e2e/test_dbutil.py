@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from disbatch.kvsstcp import KVSClient
 from tests.e2e.support import PATIENCE, Workplace, eventually, finish, read_status
 
 if TYPE_CHECKING:
@@ -218,6 +219,19 @@ def test_rights_of_an_earlier_script_do_not_pass_on(work: Workplace) -> None:
     script.chmod(0o666)
     assert work.run("-s", "localhost:1", "-p", "my run", work.write("tasks", "true").name).returncode == 0
     assert script.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+def test_programs_find_the_store_of_the_run(work: Workplace, *, insecure: bool) -> None:
+    run, script = begin(work, *["--insecure-kvs"] * insecure)
+    done = finish(add(work, script, "--kvs-env"), timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert set(found) == {"KVSSTCP_HOST", "KVSSTCP_PORT", *["KVSSTCP_SECRET"] * (not insecure)}
+    with KVSClient(found["KVSSTCP_HOST"], found["KVSSTCP_PORT"], secret=found.get("KVSSTCP_SECRET", "")) as client:
+        client.put("a key", "a value", False)
+        assert client.get("a key", False) == b"a value"
+    let_end(work, run)
 
 
 def test_help(work: Workplace) -> None:
