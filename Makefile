@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages test lint unit reference demo bench build clean
+.PHONY: help setup system-packages test lint unit reference demo bench bench-store build clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ demo: $(READY)  ## run an example on all cores of this machine and show what com
 
 bench: $(READY)  ## measure how many tasks a second go through
 	$(BIN)/python benchmarks/throughput.py
+
+bench-store: $(READY)  ## measure what connections to the key-value store cost
+	$(BIN)/python benchmarks/store.py
 
 build: $(READY)  ## wheel and source distribution, in dist/
 	$(BIN)/python -m build --no-isolation
