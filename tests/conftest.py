@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# No test fails because a machine is slow. Many examples a test make few tests: there are some hundred of the kind.
+settings.register_profile("brief", max_examples=40, deadline=None)
+settings.load_profile("brief")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,3 +30,11 @@ def a_users_world() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Keep all that importing has made out of later searches for garbage, which take longer the more there is."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
