@@ -51,19 +51,19 @@ def _play(arguments: list[str]) -> int:
             print(__version__)
         return ExitStatus.OK
     if COMPLETION_VARIABLE in os.environ:
-        from disbatch import completion  # noqa: PLC0415
+        from disbatch import completion  # noqa: PLC0415 - only a shell that completes needs it
 
         return completion.answer(arguments)
-    from disbatch import options  # noqa: PLC0415
+    from disbatch import options  # noqa: PLC0415 - the version does not wait for them
 
     # Each role's modules are imported for that role alone: an engine starts in the time of what it needs.
     role = arguments[0] if arguments else ""
     if role == options.ENGINE_ROLE:
-        from disbatch.engine import process as engine  # noqa: PLC0415
+        from disbatch.engine import process as engine  # noqa: PLC0415 - see above
 
         return engine.main(arguments[1:])
     if role == options.CONTEXT_ROLE:
-        from disbatch.contexts import process as context  # noqa: PLC0415
+        from disbatch.contexts import process as context  # noqa: PLC0415 - see above
 
         return context.main(arguments[1:], program="dbUtil.sh")
     program = _program()

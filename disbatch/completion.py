@@ -23,7 +23,7 @@ def answer(arguments: Sequence[str], leave: Callable[[int], object] = os._exit) 
     """
     try:
         import argcomplete  # noqa: PLC0415 - an extra, which may not be installed
-        from argcomplete.completers import ChoicesCompleter, FilesCompleter  # noqa: PLC0415
+        from argcomplete.completers import ChoicesCompleter, FilesCompleter  # noqa: PLC0415 - as above
     except ImportError:
         return ExitStatus.FAILED
     files = FilesCompleter()

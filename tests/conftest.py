@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-# No test fails because a machine is slow. Many examples a test make few tests: there are some hundred of the kind.
-settings.register_profile("brief", max_examples=40, deadline=None)
-settings.load_profile("brief")
+# No test fails because a machine is slow.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

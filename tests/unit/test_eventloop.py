@@ -409,7 +409,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(steps)
 def test_timers_follow_a_model(steps: list[tuple[str, int]]) -> None:
     loop = TimedLoop()

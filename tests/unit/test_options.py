@@ -314,7 +314,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         address(text)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(st.text() | st.text("a:,1[]- \n²", max_size=12))
 @example("localhost:" + "9" * 5000)
 def test_parsers_of_values_raise_value_errors_of_one_line_on_any_text(text: str) -> None:
@@ -328,7 +328,7 @@ def test_parsers_of_values_raise_value_errors_of_one_line_on_any_text(text: str)
 WORDS = [*(flag for field in fields(DriverOptions) for flag in field.metadata["flags"]), "-", "--", "=", "a:4", "1"]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from(WORDS) | st.text(max_size=5), max_size=6))
 def test_no_command_line_does_anything_but_work_or_get_one_line(arguments: list[str]) -> None:
     with contextlib.redirect_stdout(io.StringIO()):

@@ -352,7 +352,7 @@ def test_a_line_of_another_id_is_always_an_error(by_id_alone: bool) -> None:  # 
 
 # Properties
 
-quick = settings(deadline=None, max_examples=40)
+quick = settings(deadline=None, max_examples=60)
 
 commands = st.binary(max_size=20).map(lambda command: command.replace(b"\n", b""))
 # Bytes at random are hardly ever valid UTF-8 beyond ASCII.

@@ -387,7 +387,7 @@ def test_all_lines_of_a_submission_have_its_number() -> None:
 
 # Properties
 
-quick = settings(deadline=None, max_examples=40)
+quick = settings(deadline=None, max_examples=60)
 
 fragments = st.sampled_from(
     [

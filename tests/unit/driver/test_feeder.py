@@ -306,7 +306,7 @@ lines = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(
     lines=st.lists(lines, max_size=8),
     line_end=st.sampled_from([b"\n", b"\r\n"]),

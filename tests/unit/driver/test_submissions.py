@@ -250,7 +250,7 @@ values = st.binary(max_size=12) | st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(values.filter(lambda value: value != DONE), max_size=8), st.integers(1, 4), st.integers(0, 8))
 def test_whatever_is_submitted_and_when_every_item_comes_once(values: list[bytes], limit: int, before: int) -> None:
     whole = Bench()

@@ -83,7 +83,7 @@ STATES: list[tuple[auth.Handshake, Request]] = [
 ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(STATES),
     st.one_of(

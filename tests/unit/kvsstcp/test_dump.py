@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from disbatch.kvsstcp.store import Newest, Snapshot
 
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=60, deadline=None)
 
 counts = st.integers(0, 1 << 40)
 texts = st.binary(max_size=20)

@@ -23,7 +23,7 @@ from disbatch.kvsstcp.endpoint import (
 if TYPE_CHECKING:
     from disbatch.kvsstcp.endpoint import Address
 
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=60, deadline=None)
 
 # Addresses
 

@@ -322,7 +322,7 @@ def test_counts_that_a_newer_server_adds_are_left_out() -> None:
 texts = st.binary(max_size=60) | st.text(max_size=20).map(str.encode)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(texts, st.binary(min_size=4, max_size=4) | st.just(b"ASTR"), texts), max_size=4))
 def test_nothing_in_a_store_can_move_a_cursor_or_add_a_line(puts: list[tuple[bytes, bytes, bytes]]) -> None:
     store: Store[str] = Store()

@@ -36,7 +36,7 @@ from disbatch.kvsstcp.wire import (
     encode_view,
 )
 
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=60, deadline=None)
 
 keys = st.binary(max_size=12)
 values = st.binary(max_size=40)
