@@ -31,8 +31,8 @@ lint: $(READY)  ## style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-unit: $(READY)  ## the tests of single files alone, in seconds
-	$(BIN)/python -m pytest tests/unit
+unit: $(READY)  ## the tests of single files alone, in seconds: with fewer examples of each property than `make test`
+	$(BIN)/python -m pytest --hypothesis-profile=quick -n auto --maxprocesses=4 tests/unit
 
 reference: $(READY)  ## write docs/reference/options.md anew, from the declaration of the options
 	$(BIN)/python tools/make-reference.py

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-# No test fails because a machine is slow.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# How many examples a test of a property tries: `--hypothesis-profile=quick` is for the seconds between two edits. No
+# test fails because a machine is slow.
+settings.register_profile("thorough", deadline=None, max_examples=100)
+settings.register_profile("quick", deadline=None, max_examples=20)
+settings.load_profile("thorough")
 
 
 @pytest.fixture(scope="session", autouse=True)

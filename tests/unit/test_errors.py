@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.errors import (
@@ -47,7 +47,6 @@ def test_bytes_are_quoted_for_people(text: bytes, shown: str) -> None:
     assert quoted(text, limit=8) == shown
 
 
-@settings(deadline=None, max_examples=50)
 @given(text=st.binary(max_size=60), limit=st.integers(1, 20))
 def test_quoted_bytes_are_one_printable_line(text: bytes, limit: int) -> None:
     assert quoted(text, limit).isprintable()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from disbatch.eventloop import READ, WRITE, EventLoop, Timer
 
@@ -409,7 +409,6 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
 @given(steps)
 def test_timers_follow_a_model(steps: list[tuple[str, int]]) -> None:
     loop = TimedLoop()

@@ -4,7 +4,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.errors import ResourceError
@@ -60,14 +60,12 @@ def test_a_node_without_cores_is_an_error_too() -> None:
         lay_out([Node("a", 0)], None, None)
 
 
-@settings(deadline=None, max_examples=60)
 @given(cores=st.integers(1, 100_000), thousandths=st.integers(1, 10_000))
 def test_decimal_fractions_of_cores_are_counted_as_a_person_does(cores: int, thousandths: int) -> None:
     exactly = Fraction(thousandths, 1000)
     assert cylinders_of(cores, float(exactly), None) == math.floor(cores / exactly)
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     cores=st.integers(1, 1000),
     cpus_per_task=st.none() | st.floats(0.01, 1000),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from disbatch import mailbox as module
 from disbatch import messages
@@ -292,7 +292,6 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
 @given(steps)
 def test_everything_arrives_once_and_in_order_however_it_is_cut(steps: list[tuple[str, int]]) -> None:
     with pytest.MonkeyPatch.context() as patched:
@@ -454,7 +453,6 @@ def test_nothing_is_handed_over_after_what_is_no_message(bench: Bench) -> None:
     assert_lost_once(bench)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.binary(min_size=1, max_size=60), st.booleans())
 def test_random_bytes_end_the_connection_or_are_waited_for(data: bytes, framed: bool) -> None:  # noqa: FBT001
     bench = Bench()

@@ -15,14 +15,12 @@ from typing import Any
 import hypothesis.strategies as st
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from disbatch import messages
 from disbatch.errors import MessageError
 from disbatch.messages import Message, TaskReport, TasksEnded, context_key, decode, driver_key, encode, engine_key
 from disbatch.tasks import Outcome, Task
-
-quick = settings(max_examples=25, deadline=None)
 
 OUTCOME = Outcome(4711, -9, 1.7e9, 0.25, 10, b"out\xff", 0, b"", 0.125, 1 << 20, interrupted=False)
 
@@ -104,7 +102,6 @@ def test_every_message_comes_back_as_it_went(kind: type) -> None:
     except TypeError as error:
         pytest.fail(f"{kind.__name__}: {error}")
 
-    @settings(max_examples=8, deadline=None)
     @given(values)
     def check(message: Message) -> None:
         back = decode(encode(message))
@@ -151,13 +148,11 @@ def test_processes_with_and_without_compiled_msgpack_understand_each_other(reque
 # What is no message.
 
 
-@quick
 @given(st.binary(max_size=40))
 def test_random_bytes_are_refused(data: bytes) -> None:
     is_refused_or_fits(data)
 
 
-@quick
 @given(message=any_message, data=st.data())
 def test_bytes_changed_on_the_way_are_refused_or_a_message(message: Message, data: st.DataObject) -> None:
     changed = bytearray(encode(message))
@@ -166,7 +161,6 @@ def test_bytes_changed_on_the_way_are_refused_or_a_message(message: Message, dat
     is_refused_or_fits(bytes(changed))
 
 
-@quick
 @given(any_message)
 def test_what_is_cut_short_or_goes_on_is_refused(message: Message) -> None:
     data = encode(message)
@@ -190,7 +184,6 @@ def parts_within(parts: list[Any]) -> list[tuple[list[Any], int]]:
     return places + [place for part in parts if isinstance(part, list) for place in parts_within(part)]
 
 
-@quick
 @given(message=any_message, odd=st.sampled_from(ODD_PARTS))
 def test_a_part_of_another_type_is_refused_wherever_it_is(message: Message, odd: object) -> None:
     parts = msgpack.unpackb(encode(message), unicode_errors="surrogateescape")
@@ -205,7 +198,6 @@ def test_a_part_of_another_type_is_refused_wherever_it_is(message: Message, odd:
         place[index] = was
 
 
-@quick
 @given(message=any_message, data=st.data())
 def test_a_field_too_many_or_too_few_is_refused_wherever_it_is(message: Message, data: st.DataObject) -> None:
     name, *values = msgpack.unpackb(encode(message), unicode_errors="surrogateescape")

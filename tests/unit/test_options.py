@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 
 from disbatch import __version__
 from disbatch.errors import UsageError
@@ -314,7 +314,6 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         address(text)
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.text() | st.text("a:,1[]- \n²", max_size=12))
 @example("localhost:" + "9" * 5000)
 def test_parsers_of_values_raise_value_errors_of_one_line_on_any_text(text: str) -> None:
@@ -328,7 +327,6 @@ def test_parsers_of_values_raise_value_errors_of_one_line_on_any_text(text: str)
 WORDS = [*(flag for field in fields(DriverOptions) for flag in field.metadata["flags"]), "-", "--", "=", "a:4", "1"]
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from(WORDS) | st.text(max_size=5), max_size=6))
 def test_no_command_line_does_anything_but_work_or_get_one_line(arguments: list[str]) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
@@ -509,7 +507,6 @@ driver_fields: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@settings(deadline=None, max_examples=30)
 @given(
     st.builds(ContextRoleOptions, token=paths, **context_fields, **join_fields)
     | st.builds(EngineRoleOptions, **engine_fields)
@@ -520,7 +517,6 @@ def test_arguments_are_read_as_what_they_were_made_of(options: ContextOptions | 
     assert parsed(type(options), *arguments_for(options)) == options
 
 
-@settings(deadline=None, max_examples=30)
 @given(st.builds(DriverOptions, **driver_fields))
 def test_arguments_of_a_driver_are_read_as_what_they_were_made_of(options: DriverOptions) -> None:
     assert parsed(DriverOptions, *arguments_for(options)) == options

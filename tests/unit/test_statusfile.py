@@ -6,7 +6,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.errors import StatusFileError
@@ -352,8 +352,6 @@ def test_a_line_of_another_id_is_always_an_error(by_id_alone: bool) -> None:  # 
 
 # Properties
 
-quick = settings(deadline=None, max_examples=60)
-
 commands = st.binary(max_size=20).map(lambda command: command.replace(b"\n", b""))
 # Bytes at random are hardly ever valid UTF-8 beyond ASCII.
 commands |= st.text("ab é\t\r\x85\u2028🐟", max_size=10).map(str.encode)
@@ -375,7 +373,6 @@ outcomes = st.builds(
 )
 
 
-@quick
 @given(done=tasks, node=st.text("ab é\t\n\r\x85\u2028\udc80🐟", max_size=8), ended=outcomes)
 def test_a_written_task_is_read_back_as_the_same(done: Task, node: str, ended: Outcome) -> None:
     written = task_line(done, node, ended)
@@ -386,7 +383,6 @@ def test_a_written_task_is_read_back_as_the_same(done: Task, node: str, ended: O
     assert judge(done, written, retry=True, by_id_alone=False) == Decision(skip=not ended.failed)
 
 
-@quick
 @given(done=tasks, other=commands, ended=outcomes)
 def test_another_command_is_noticed(done: Task, other: bytes, ended: Outcome) -> None:
     changed = Task(done.task_id, done.stream_index, done.repeat_index, done.command + b"x" + other)
@@ -394,7 +390,6 @@ def test_another_command_is_noticed(done: Task, other: bytes, ended: Outcome) ->
         judge(changed, task_line(done, "n", ended), retry=True, by_id_alone=False)
 
 
-@quick
 @given(done=tasks, ended=outcomes)
 def test_a_chain_of_resumes_keeps_the_first_record(done: Task, ended: Outcome) -> None:
     written = task_line(done, "n", ended)
@@ -404,7 +399,6 @@ def test_a_chain_of_resumes_keeps_the_first_record(done: Task, ended: Outcome) -
     assert read(chained).place_of(done.task_id) == 0
 
 
-@quick
 @given(records=st.lists(st.tuples(st.integers(0, 3) | numbers, st.integers(0, 1)), max_size=12), data=st.data())
 def test_the_order_of_lines_does_not_matter(records: list[tuple[int, int]], data: st.DataObject) -> None:
     noted = [(place, task_id, return_code) for place, (task_id, return_code) in enumerate(records)]
@@ -420,7 +414,6 @@ def test_the_order_of_lines_does_not_matter(records: list[tuple[int, int]], data
     }
 
 
-@quick
 @given(done=st.lists(tasks, max_size=6, unique_by=lambda task: task.task_id), ended=outcomes, cut=st.integers(0, 200))
 def test_a_file_cut_anywhere_loses_only_its_last_line(done: list[Task], ended: Outcome, cut: int) -> None:
     content = b"".join(task_line(each, "n", ended) for each in done)[:cut]
@@ -439,7 +432,6 @@ status_fragments = st.sampled_from(
 )
 
 
-@quick
 @given(content=st.binary(max_size=40) | st.lists(status_fragments, max_size=20).map(b"".join))
 def test_random_bytes_never_raise_anything_else(content: bytes) -> None:
     with contextlib.suppress(StatusFileError):
@@ -511,7 +503,6 @@ def test_a_field_of_another_form_is_told_as_it_stands(number: int, field: bytes)
     assert report_of_it["TaskCmd"] == "echo a"
 
 
-@quick
 @given(done=tasks, node=st.text("ab é\t\n\r\x85\u2028\udc80🐟", max_size=8), ended=outcomes)
 def test_every_line_can_be_reported(done: Task, node: str, ended: Outcome) -> None:
     text = task_line(done, node, ended)

@@ -5,7 +5,7 @@ import tracemalloc
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.taskfile import Complaint, Item, TaskParser
@@ -387,8 +387,6 @@ def test_all_lines_of_a_submission_have_its_number() -> None:
 
 # Properties
 
-quick = settings(deadline=None, max_examples=60)
-
 fragments = st.sampled_from(
     [
         b"#DISBATCH ", b"PREFIX ", b"suffix", b"REPEAT", b" 2", b" start 3", b" step ", b"BARRIER", b" CHECK",
@@ -398,7 +396,6 @@ fragments = st.sampled_from(
 texts = st.lists(fragments, max_size=40).map(b"".join)
 
 
-@quick
 @given(text=texts, cuts=st.lists(st.integers(0, 200), max_size=10), limit=st.integers(1, 5))
 def test_pieces_and_limits_do_not_matter(text: bytes, cuts: list[int], limit: int) -> None:
     parser = TaskParser()
@@ -413,7 +410,6 @@ def test_pieces_and_limits_do_not_matter(text: bytes, cuts: list[int], limit: in
     assert items == read(text)
 
 
-@quick
 @given(text=texts)
 def test_ids_are_consecutive_and_lines_in_order(text: bytes) -> None:
     items = read(text)
@@ -436,7 +432,6 @@ settings_and_lines = st.lists(
 )
 
 
-@quick
 @given(steps=settings_and_lines)
 def test_prefix_and_suffix_follow_a_model(steps: list[tuple[bytes, bytes | None]]) -> None:
     in_force = {b"PREFIX": b"", b"SUFFIX": b""}

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.driver import address
@@ -275,7 +275,6 @@ addresses = st.sampled_from(["127.0.0.1", "127.0.1.1", "::1", "fe80::1%eth0", "1
 hosts = st.sampled_from(["login1", "localhost", "host1", "host2", "unknown"])
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(hosts, st.lists(addresses, min_size=1, max_size=2)),
     st.dictionaries(addresses | st.just(EVERYWHERE), addresses),

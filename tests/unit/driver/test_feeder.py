@@ -7,7 +7,7 @@ from itertools import cycle, islice, pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.driver.events import Event, Item, ItemsRead, ReadingFailed, SkippedTask
@@ -306,7 +306,6 @@ lines = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     lines=st.lists(lines, max_size=8),
     line_end=st.sampled_from([b"\n", b"\r\n"]),

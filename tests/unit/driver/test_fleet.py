@@ -78,7 +78,6 @@ def test_a_context_has_the_users_label_or_one_from_its_rank() -> None:
     assert fleet.admit_context(context_came("c")).label == "SSH2"
 
 
-@hypothesis_settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from(["", "a", "a_1", "a_2", "a_1_2", "SSH0", "SSH1", "SSH2_2"]), max_size=8))
 def test_no_two_contexts_have_one_label(labels: list[str]) -> None:
     fleet = Fleet()
@@ -493,4 +492,4 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = hypothesis_settings(max_examples=50, stateful_step_count=30, deadline=None)
+TestAnyOrder.settings = hypothesis_settings(stateful_step_count=30)

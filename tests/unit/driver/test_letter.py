@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.driver.controller import Counts
@@ -135,7 +135,6 @@ def test_what_is_not_printable_is_escaped(text: str, shown: str) -> None:
     assert harmless(text) == shown
 
 
-@settings(deadline=None, max_examples=40)
 @given(st.binary(max_size=40), st.text(max_size=20), st.integers(1, 400))
 def test_nothing_in_a_run_or_a_task_breaks_a_letter(command: bytes, name: str, repeated: int) -> None:
     line = task_line(Task(3, 4, NO_REPEAT, command.replace(b"\n", b"") * repeated), "node", outcome())

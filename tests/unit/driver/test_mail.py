@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.driver.controller import Counts
@@ -255,7 +255,6 @@ HEADERS = {
 }
 
 
-@settings(deadline=None, max_examples=40)
 @given(
     st.text(st.characters(exclude_categories=[]), max_size=30),
     st.lists(st.binary(max_size=100), max_size=3),

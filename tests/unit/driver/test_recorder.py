@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.driver.recorder import NameTakenError, Recorder
@@ -252,7 +252,6 @@ def test_what_a_full_disk_did_not_take_is_written_later_and_nothing_twice(
     assert path.read_bytes() == b"one\ntwo\nthree\n"
 
 
-@settings(deadline=None, max_examples=50)
 @given(
     turns=st.lists(st.lists(st.binary(max_size=5), max_size=3), max_size=6),
     answers=st.lists(st.one_of(st.just(FULL), st.integers(1, 4)), max_size=12),

@@ -6,7 +6,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.driver.events import Event, Item, ItemsRead, ReadingFailed, SkippedTask
@@ -250,7 +250,6 @@ values = st.binary(max_size=12) | st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.lists(values.filter(lambda value: value != DONE), max_size=8), st.integers(1, 4), st.integers(0, 8))
 def test_whatever_is_submitted_and_when_every_item_comes_once(values: list[bytes], limit: int, before: int) -> None:
     whole = Bench()

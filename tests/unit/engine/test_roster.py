@@ -301,5 +301,5 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
             assert self.left if self.asked_to_end else self.ready, "nothing runs, and nothing will"
 
 
-AnyOrderOfEvents.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+AnyOrderOfEvents.TestCase.settings = settings(stateful_step_count=30)
 TestAnyOrderOfEvents = AnyOrderOfEvents.TestCase

@@ -4,7 +4,7 @@ import sys
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from disbatch.engine.snippet import KEPT, OutputMeter
 
@@ -47,7 +47,6 @@ def test_the_snippet_can_be_read_while_output_comes() -> None:
     assert meter.snippet == b"hello"
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.lists(st.binary(max_size=100), max_size=20))
 def test_any_chunking_gives_what_the_whole_gives(pieces: list[bytes]) -> None:
     output = b"".join(pieces)

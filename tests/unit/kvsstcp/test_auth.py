@@ -6,7 +6,7 @@ import hashlib
 import hmac
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.kvsstcp import auth
@@ -83,7 +83,6 @@ STATES: list[tuple[auth.Handshake, Request]] = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(STATES),
     st.one_of(

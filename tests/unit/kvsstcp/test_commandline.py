@@ -6,7 +6,7 @@ import io
 from contextlib import redirect_stderr
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.kvsstcp.commandline import Parser
@@ -39,7 +39,6 @@ def test_a_mistake_in_a_part_leads_to_the_help_of_that_part() -> None:
     )
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.text("\n\r\x1b\u2028é -n", min_size=1, max_size=6), max_size=3))
 def test_a_mistake_is_one_line_whatever_was_given(more: list[str]) -> None:
     line = complaint(["-n", "1", "do", "1", "2", *(f"x{text}" for text in more)]).removesuffix("\n")

@@ -10,7 +10,7 @@ import pickletools
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from disbatch.kvsstcp.dump import decode_snapshot, encode_snapshot
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from disbatch.kvsstcp.store import Newest, Snapshot
-
-quick = settings(max_examples=60, deadline=None)
 
 counts = st.integers(0, 1 << 40)
 texts = st.binary(max_size=20)
@@ -35,13 +33,11 @@ snapshots: st.SearchStrategy[Snapshot] = st.tuples(
 ONE: Snapshot = ([1, 2, 3, 4], [(b"wanted", 1)], [(b"k", 2, (b"ASTR", b"v")), (b"l", 1, (b"JSON", None, 3))])
 
 
-@quick
 @given(snapshots)
 def test_a_snapshot_comes_back_as_it_was(snapshot: Snapshot) -> None:
     assert decode_snapshot(encode_snapshot(snapshot)) == snapshot
 
 
-@quick
 @given(snapshots)
 @example(ONE)
 def test_a_snapshot_is_a_pickle_that_names_no_class_or_function(snapshot: Snapshot) -> None:
@@ -130,7 +126,6 @@ def test_a_pickle_of_anything_else_is_no_snapshot(value: object) -> None:
         decode_snapshot(pickle.dumps(value))
 
 
-@quick
 @given(st.binary(max_size=60), st.integers(0, 200))
 def test_random_bytes_raise_a_value_error_or_nothing(noise: bytes, place: int) -> None:
     noise = noise.translate(None, b"rp")  # they have Python make room for as many things as the number after them says

@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from disbatch.kvsstcp.endpoint import (
@@ -22,8 +22,6 @@ from disbatch.kvsstcp.endpoint import (
 
 if TYPE_CHECKING:
     from disbatch.kvsstcp.endpoint import Address
-
-quick = settings(max_examples=60, deadline=None)
 
 # Addresses
 
@@ -102,7 +100,6 @@ def test_no_address_is_an_error_of_the_store_and_of_a_value() -> None:
     assert issubclass(AddressError, ValueError)
 
 
-@quick
 @given(st.text() | st.text("a:1[]-² \n", max_size=12) | st.binary(max_size=12))
 @example("h:" + "1" * 5000)
 def test_any_text_is_an_address_or_one_line(text: str | bytes) -> None:
@@ -115,7 +112,6 @@ def test_any_text_is_an_address_or_one_line(text: str | bytes) -> None:
         assert 0 < port < 65536
 
 
-@quick
 @given(st.from_regex(r"[a-z0-9.:-]+", fullmatch=True), st.integers(1, 65535))
 def test_an_address_that_is_written_is_read(host: str, port: int) -> None:
     written = address_text(host, port)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.kvsstcp import client, kvsclient
@@ -322,7 +322,6 @@ def test_counts_that_a_newer_server_adds_are_left_out() -> None:
 texts = st.binary(max_size=60) | st.text(max_size=20).map(str.encode)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(texts, st.binary(min_size=4, max_size=4) | st.just(b"ASTR"), texts), max_size=4))
 def test_nothing_in_a_store_can_move_a_cursor_or_add_a_line(puts: list[tuple[bytes, bytes, bytes]]) -> None:
     store: Store[str] = Store()
@@ -365,7 +364,6 @@ def test_what_is_watched_is_a_key_and_events(text: str) -> None:
     assert kvsclient.watched(text) == text
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.text("gpvw:x \n", max_size=6))
 def test_what_the_server_would_not_watch_is_refused(text: str) -> None:
     parser = RequestParser(Limits())
@@ -380,7 +378,6 @@ def test_what_the_server_would_not_watch_is_refused(text: str) -> None:
 
 
 @given(st.text(max_size=8))
-@settings(max_examples=40, deadline=None)
 def test_any_text_of_an_option_is_read_or_refused(text: str) -> None:
     for read in (kvsclient.seconds, kvsclient.count):
         try:

@@ -279,4 +279,4 @@ class AgainstAModel(RuleBasedStateMachine):
 
 
 TestAgainstAModel = AgainstAModel.TestCase
-TestAgainstAModel.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestAgainstAModel.settings = settings(stateful_step_count=25)

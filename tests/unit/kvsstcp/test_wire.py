@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.kvsstcp.wire import (
@@ -35,8 +35,6 @@ from disbatch.kvsstcp.wire import (
     encode_reply,
     encode_view,
 )
-
-quick = settings(max_examples=60, deadline=None)
 
 keys = st.binary(max_size=12)
 values = st.binary(max_size=40)
@@ -97,7 +95,6 @@ def test_the_bytes_of_replies() -> None:
     assert encode_dump_reply(b"pickle") == b"         6pickle"
 
 
-@quick
 @given(st.lists(requests, max_size=6), st.lists(st.integers(0, 1000), max_size=8))
 def test_any_chunking_gives_the_same_requests(sent: list[Request], cuts: list[int]) -> None:
     data = b"".join(map(encode, sent))
@@ -105,7 +102,6 @@ def test_any_chunking_gives_the_same_requests(sent: list[Request], cuts: list[in
     assert parse([data[i : i + 1] for i in range(len(data))]) == (sent, "")
 
 
-@quick
 @given(st.binary(max_size=80), st.lists(st.integers(0, 100), max_size=4), st.lists(requests, max_size=2))
 def test_random_bytes_raise_a_protocol_error_or_nothing_however_they_are_cut(
     noise: bytes, cuts: list[int], before: list[Request]
@@ -114,7 +110,6 @@ def test_random_bytes_raise_a_protocol_error_or_nothing_however_they_are_cut(
     assert parse(pieces(data, cuts), Limits(20, 50)) == parse([data], Limits(20, 50))
 
 
-@quick
 @given(st.sampled_from([b"put_", b"get_", b"view", b"mkey"]), st.binary(min_size=10, max_size=10), st.binary())
 def test_random_lengths_raise_a_protocol_error_or_nothing(operation: bytes, field: bytes, rest: bytes) -> None:
     parse([operation + field + rest], Limits(50, 50))
@@ -200,7 +195,6 @@ def test_a_length_of_eleven_digits_is_not_written() -> None:
         encode_put_header(b"key", ASTR, 10**10)
 
 
-@quick
 @given(st.lists(st.tuples(tags, values), max_size=6), st.lists(st.integers(0, 1000), max_size=8))
 def test_any_chunking_gives_the_same_replies(sent: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
     parser = ReplyParser()
@@ -209,7 +203,6 @@ def test_any_chunking_gives_the_same_replies(sent: list[tuple[bytes, bytes]], cu
     assert not parser.partial
 
 
-@quick
 @given(st.binary(max_size=60))
 def test_random_replies_raise_a_protocol_error_or_nothing(noise: bytes) -> None:
     parser = ReplyParser(max_value=20)
