@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from disbatch import options
+from disbatch.arguments import parser
 from disbatch.errors import ExitStatus
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ def answer(arguments: Sequence[str], leave: Callable[[int], object] = os._exit) 
             return []
         return list(files(prefix, **about))
 
-    is_context = list(arguments[:1]) == [options.CONTEXT_ROLE]
-    parser = options.parser(
-        options.ContextRoleOptions if is_context else options.DriverOptions, "disbatch", "", complete_path=complete_path
-    )
+    role = options.CONTEXT if list(arguments[:1]) == [options.CONTEXT_ROLE] else options.DRIVER
     # Where nothing is typed yet a task file is more likely than an option, which is asked for by its dash.
     argcomplete.autocomplete(
-        parser, always_complete_options=False, exit_method=leave, default_completer=ChoicesCompleter({})
+        parser(role, "disbatch", complete_path=complete_path),
+        always_complete_options=False,
+        exit_method=leave,
+        default_completer=ChoicesCompleter({}),
     )
     return ExitStatus.OK

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import logging
     import socket
 
-    from disbatch.options import Address
+    from disbatch.values import Address
 
 CONNECT_PATIENCE = 30.0
 """Seconds that connecting to the driver may take."""

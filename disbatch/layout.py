@@ -16,7 +16,7 @@ from disbatch.messages import NodeOffer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from disbatch.options import SshNode
+    from disbatch.values import SshNode
 
 _ROUNDING = 1e-9
 """Keeps 0.3 cores of 3 at ten cylinders, where binary fractions would make nine."""

@@ -14,6 +14,7 @@ CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, CHECKOUT)
 
 from disbatch import options  # noqa: E402 - of this checkout
+from disbatch.arguments import declarations  # noqa: E402 - as above
 
 PAGE = os.path.join(CHECKOUT, "docs", "reference", "options.md")
 
@@ -28,21 +29,21 @@ not to be shortened.
 """
 
 ROLES = (
-    (options.DriverOptions, "disbatch", "disbatch [option ...] taskfile", options.DRIVER_DESCRIPTION),
-    (options.ContextRoleOptions, "dbUtil.sh", "<unique id>_dbUtil.sh [option ...]", options.CONTEXT_DESCRIPTION),
+    (options.DRIVER, "disbatch", "disbatch"),
+    (options.CONTEXT, "dbUtil.sh", "<unique id>_dbUtil.sh"),
 )
 
 
 def page() -> str:
     """Text of the page."""
     parts = [BEGINNING]
-    for role, name, usage, description in ROLES:
-        parts.append(f"## {name}\n\n    {usage}\n\n{description}\n")
-        for title in options.GROUPS:
-            rows = [_row(declared) for declared in options.declarations(role) if _is_shown(declared, title)]
-            if title == options.OTHER:
+    for role, name, program in ROLES:
+        parts.append(f"## {name}\n\n    {role.usage % {'prog': program}}\n\n{role.description}\n")
+        for title in role.groups:
+            rows = [_row(declared) for declared in declarations(role) if _is_shown(declared, title)]
+            if title == role.groups[-1]:
                 rows.append(_table_row(["-h", "--help"], "", "print this help"))
-                if role is options.DriverOptions:
+                if role.version is not None:
                     rows.append(_table_row(["--version"], "", "print the version"))
             if rows:
                 table = ["| option | meaning |", "|---|---|", *rows, ""]

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from disbatch import __version__, layout, messages, options
+from disbatch.arguments import arguments_for, parse
 from disbatch.contexts import ssh
 from disbatch.errors import DisbatchError, DriverUnreachableError, ExitStatus
 from disbatch.eventloop import EventLoop
@@ -23,6 +24,7 @@ from disbatch.kvsstcp.endpoint import client_environment
 from disbatch.launching import Launched, disbatch_command
 from disbatch.mailbox import Mailbox
 from disbatch.runfiles import RunFiles
+from disbatch.values import ssh_nodes_of_environment
 
 if TYPE_CHECKING:
     import logging
@@ -100,7 +102,7 @@ class Context:
         return self._exit_status
 
     def _lay_out(self) -> tuple[messages.NodeOffer, ...]:
-        hosts = self._asked.nodes or options.ssh_nodes_of_environment(os.environ)
+        hosts = self._asked.nodes or ssh_nodes_of_environment(os.environ)
         return layout.lay_out(layout.nodes_of(hosts), self._asked.cpus_per_task, self._asked.tasks_per_node)
 
     # What comes from the driver.
@@ -142,8 +144,8 @@ class Context:
         joining = options.JoinOptions(self._asked.run, self._asked.kvs, self._asked.log_level)
         engine = options.EngineRoleOptions(joining.run, joining.kvs, joining.log_level, label, node, rank)
         # The script names the run itself; what runs here directly has to be told.
-        only_engine = options.arguments_for(engine, ["label", "node", "rank", "log_level"])
-        local = [*disbatch_command(), options.ENGINE_ROLE, *options.arguments_for(joining, ["run", "kvs"])]
+        only_engine = arguments_for(engine, ["label", "node", "rank", "log_level"])
+        local = [*disbatch_command(), options.ENGINE_ROLE, *arguments_for(joining, ["run", "kvs"])]
         command = ssh.engine_command(node, here, local, self._files.script, only_engine)
         self._note(f"engine {rank} on {node}: {command}")
         try:
@@ -241,12 +243,7 @@ def _names_of_this_machine(nodes: Sequence[str]) -> frozenset[str]:
 
 def main(arguments: Sequence[str], program: str) -> int:
     """Be a context; the exit status."""
-    asked = options.parse(
-        options.ContextRoleOptions,
-        arguments,
-        program=program,
-        description=options.CONTEXT_DESCRIPTION,
-    )
+    asked = parse(options.CONTEXT, arguments, program)
     if asked.kvs_env:
         secret = os.environ.get(SECRET_VARIABLE, "").encode() or None
         for name, value in client_environment((asked.kvs.host, asked.kvs.port), secret, {}).items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from disbatch.errors import DisbatchError
 from disbatch.kvsstcp.endpoint import BACKLOG, EVERY_ADDRESS
-from disbatch.options import Address
+from disbatch.values import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

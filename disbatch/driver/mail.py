@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from disbatch.driver.controller import Counts
     from disbatch.driver.letter import Digest, Letter
-    from disbatch.options import Address
+    from disbatch.values import Address
 
 STEP_LIMIT = 10.0
 """Seconds that the mail server may take for each of its answers."""

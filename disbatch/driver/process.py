@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from disbatch import __version__, layout, options, runfiles, statusfile
+from disbatch.arguments import arguments_for
 from disbatch.driver import address
 from disbatch.driver.controller import Controller
 from disbatch.driver.events import Settings
@@ -40,6 +41,7 @@ from disbatch.kvsstcp.endpoint import (
 )
 from disbatch.launching import disbatch_command
 from disbatch.runfiles import RunFiles
+from disbatch.values import mail_server_of_environment, ssh_nodes_of_environment
 
 if TYPE_CHECKING:
     import logging
@@ -48,7 +50,8 @@ if TYPE_CHECKING:
 
     from disbatch.driver.controller import Counts
     from disbatch.driver.mail import Mail
-    from disbatch.options import Address, ContextOptions, DriverOptions, SshNode
+    from disbatch.options import ContextOptions, DriverOptions
+    from disbatch.values import Address, SshNode
 
 QUIET_AFTER_COMMAND = 0.5
 """Seconds for which what a task command has submitted may be on its way after its end."""
@@ -274,7 +277,7 @@ def _ended_by_signals() -> Iterator[None]:
 def _begin(asked: DriverOptions) -> Beginning:
     """Do what may fail because of a mistake, or take its time, before anything is to be seen of the run."""
     hosts = _hosts(asked)
-    mail_server = options.mail_server_of_environment(os.environ) if asked.mail_to else None
+    mail_server = mail_server_of_environment(os.environ) if asked.mail_to else None
     other_store = _other_store(asked)
     task_file = None if asked.task_file is None else _open_task_file(asked.task_file)
     earlier = _earlier_runs(asked)
@@ -296,7 +299,7 @@ def _hosts(asked: DriverOptions) -> tuple[SshNode, ...]:
     """Hosts that the run begins with, on which there is a place for a task."""
     if asked.startup_only:
         return ()
-    hosts = asked.nodes or options.ssh_nodes_of_environment(os.environ)
+    hosts = asked.nodes or ssh_nodes_of_environment(os.environ)
     layout.lay_out(layout.nodes_of(hosts), asked.cpus_per_task, asked.tasks_per_node)
     return hosts
 
@@ -381,12 +384,12 @@ def _settings(asked: DriverOptions, files: RunFiles) -> Settings:
     )
 
 
-def _write_script(files: RunFiles, asked: DriverOptions, public: options.Address, secret: bytes | None) -> None:
+def _write_script(files: RunFiles, asked: DriverOptions, public: Address, secret: bytes | None) -> None:
     joining = options.JoinOptions(files.unique_id, public, asked.log_level)
     text = runfiles.script_text(
         disbatch_command(),
-        options.arguments_for(joining),
-        options.arguments_for(asked, INHERITED),
+        arguments_for(joining),
+        arguments_for(asked, INHERITED),
         secret.decode() if secret else None,
     )
     _write(files.script, text.encode(errors="surrogateescape"), 0o700)
@@ -422,8 +425,8 @@ def _own_context(
     command = [
         *disbatch_command(),
         options.CONTEXT_ROLE,
-        *options.arguments_for(joining),
-        *options.arguments_for(nodes, [declared.name for declared in fields(nodes)]),
+        *arguments_for(joining),
+        *arguments_for(nodes, [declared.name for declared in fields(nodes)]),
     ]
     return OwnContext(command, environment, files.context_launch_log(os.getpid()))
 

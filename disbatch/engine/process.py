@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from disbatch import __version__, descriptors, messages, options
+from disbatch.arguments import parse
 from disbatch.engine import keeper, roster
 from disbatch.engine.attempts import Attempts
 from disbatch.engine.environment import TaskEnvironment
@@ -273,9 +274,7 @@ def _enter(directory: bytes) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Be an engine; the exit status."""
-    asked = options.parse(
-        options.EngineRoleOptions, arguments, program="disbatch --engine", description=options.ENGINE_DESCRIPTION
-    )
+    asked = parse(options.ENGINE, arguments, "disbatch --engine")
     keeper.fork_from_keeper()
     descriptors.keep_from_children()
     loop = EventLoop()

@@ -12,7 +12,7 @@ import pytest
 from disbatch import joining
 from disbatch.errors import DisbatchError, DriverUnreachableError
 from disbatch.kvsstcp.client import DisconnectedError, HandshakeError
-from disbatch.options import Address
+from disbatch.values import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

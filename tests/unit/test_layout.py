@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from disbatch.errors import ResourceError
 from disbatch.layout import Node, cylinders_of, lay_out, nodes_of
 from disbatch.messages import NodeOffer
-from disbatch.options import SshNode
+from disbatch.values import SshNode
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from disbatch.engine.environment import TaskEnvironment
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.endpoint import HOST_VARIABLE, PORT_VARIABLE
 from disbatch.messages import EngineAdmitted
-from disbatch.options import SSH_NODES_VARIABLE, ContextRoleOptions, DriverOptions
+from disbatch.options import ContextRoleOptions, DriverOptions
 from disbatch.runfiles import RunFiles, beginning_name, set_aside_name
 from disbatch.statusfile import HEADER
 from disbatch.tasks import Task
+from disbatch.values import SSH_NODES_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"

@@ -27,6 +27,8 @@ PURE = {
     "layout.py",
     "statusfile.py",
     "options.py",
+    "arguments.py",
+    "values.py",
     "runfiles.py",
     "kvsstcp/wire.py",
     "kvsstcp/store.py",

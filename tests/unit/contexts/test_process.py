@@ -32,7 +32,8 @@ from disbatch.messages import (
     Message,
     NodeOffer,
 )
-from disbatch.options import Address, ContextRoleOptions, SshNode
+from disbatch.options import ContextRoleOptions
+from disbatch.values import Address, SshNode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from disbatch.driver import address
 from disbatch.errors import DisbatchError
-from disbatch.options import Address
+from disbatch.values import Address
 
 if TYPE_CHECKING:
     from typing_extensions import Self

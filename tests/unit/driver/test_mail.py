@@ -20,7 +20,7 @@ from disbatch.driver.controller import Counts
 from disbatch.driver.letter import Digest, Letter
 from disbatch.driver.mail import STEP_LIMIT, Mail, message, send
 from disbatch.errors import DisbatchError
-from disbatch.options import Address
+from disbatch.values import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disbatch import __version__, options
+from disbatch.arguments import parse
 from disbatch.driver import address, events, letter, mail, process
 from disbatch.driver.controller import Controller, Counts
 from disbatch.driver.membership import OWN_TOKEN
@@ -28,11 +29,12 @@ from disbatch.driver.recorder import Recorder
 from disbatch.driver.submissions import SIGN_IN
 from disbatch.errors import DisbatchError, UsageError
 from disbatch.kvsstcp.client import DisconnectedError
-from disbatch.options import Address, ContextRoleOptions, SshNode
+from disbatch.options import ContextRoleOptions
 from disbatch.runfiles import RunFiles
 from disbatch.statusfile import HEADER, skipped_line, task_line
 from disbatch.taskfile import Complaint
 from disbatch.tasks import NO_REPEAT, Task
+from disbatch.values import Address, SshNode
 from tests.unit.driver.simulation import outcome
 
 if TYPE_CHECKING:
@@ -444,7 +446,7 @@ def words_of_script(bench: Bench, role: str) -> list[str]:
 def test_the_script_starts_contexts_that_inherit_from_the_driver(bench: Bench) -> None:
     bench.main("-p", "run", "-c", "1.5", "-t", "3", "-E", "GPUS", "-E", "NICS", "-l", "mine", "--loglevel", "DEBUG")
     words = words_of_script(bench, "--context")
-    assert options.parse(ContextRoleOptions, words, program="", description="") == ContextRoleOptions(
+    assert parse(options.CONTEXT, words, "") == ContextRoleOptions(
         run=f"{bench.folder}/run",
         kvs=PUBLIC,
         log_level="DEBUG",
@@ -457,7 +459,7 @@ def test_the_script_starts_contexts_that_inherit_from_the_driver(bench: Bench) -
 def test_the_script_starts_engines(bench: Bench) -> None:
     bench.main("-p", "run")
     words = words_of_script(bench, "--engine")
-    asked = options.parse(options.EngineRoleOptions, words, program="", description="")
+    asked = parse(options.ENGINE, words, "")
     assert (asked.run, asked.kvs) == (f"{bench.folder}/run", PUBLIC)
 
 
@@ -507,7 +509,7 @@ def test_the_own_context_is_told_what_the_user_has_asked_for(bench: Bench) -> No
     bench.main("-p", "run", "-c", "0.5", "-t", "3", "-E", "GPUS", "--label=-mine", "-s", "node7:4,node8:4")
     command = bench.run.own_context.command
     words = command[command.index("--context") + 1 :]
-    assert options.parse(ContextRoleOptions, words, program="", description="") == ContextRoleOptions(
+    assert parse(options.CONTEXT, words, "") == ContextRoleOptions(
         run=f"{bench.folder}/run",
         kvs=Address("127.0.0.1", PORT),
         token=OWN_TOKEN,
@@ -524,7 +526,7 @@ def test_hosts_of_the_environment_are_as_good(bench: Bench, monkeypatch: pytest.
     monkeypatch.setenv("DISBATCH_SSH_NODELIST", "node1:3, node2:5")
     main("tasks")
     command = bench.run.own_context.command
-    asked = options.parse(ContextRoleOptions, command[command.index("--context") + 1 :], program="", description="")
+    asked = parse(options.CONTEXT, command[command.index("--context") + 1 :], "")
     assert asked.nodes == (SshNode("node1", 3), SshNode("node2", 5))
 
 

@@ -33,8 +33,9 @@ from disbatch.messages import (
     TasksEnded,
     TasksReturned,
 )
-from disbatch.options import Address, EngineRoleOptions
+from disbatch.options import EngineRoleOptions
 from disbatch.tasks import Outcome, PerEngineTask, Phase, Task
+from disbatch.values import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
