@@ -48,21 +48,28 @@ class RunPhase(Enum):
 
 @dataclass(slots=True)
 class Counts:
-    """Figures of a run so far, in tasks; per-engine commands count among `failed` only."""
+    """Figures of a run so far, in tasks.
+
+    Among `failed` are per-engine commands too, and skipped tasks that had failed in an earlier run, which
+    `failed_earlier` counts alone.
+    """
 
     finished: int = 0
     failed: int = 0
     skipped: int = 0
     interrupted: int = 0
+    failed_earlier: int = 0
 
     @property
     def in_words(self) -> str:
         """The figures for a person; those that are 0 are left out, but for the first."""
         parts = [f"{self.finished} task{'s' * (self.finished != 1)} finished"]
-        if self.failed:
-            parts.append(f"{self.failed} failed")
+        if self.failed > self.failed_earlier:
+            parts.append(f"{self.failed - self.failed_earlier} failed")
         if self.skipped:
             parts.append(f"{self.skipped} skipped")
+        if self.failed_earlier:
+            parts[-1] += f" ({self.failed_earlier} of them had failed)"
         if self.interrupted:
             parts.append(f"{self.interrupted} interrupted")
         return ", ".join(parts)
@@ -162,7 +169,9 @@ class Controller:
                 if self._membership.may_wait:
                     self._membership.wait()
                 else:
-                    self._stop(ExitStatus.FAILED, "no engine is left to run the remaining tasks")
+                    why = self._membership.in_one_line("no engine is left to run the remaining tasks")
+                    self._stop(ExitStatus.FAILED, why)
+        self._membership.tell_news()
         if self.phase in (RunPhase.FINISHING, RunPhase.STOPPING):
             self._end_if_alone()
 
@@ -253,6 +262,7 @@ class Controller:
     def _skip(self, item: events.SkippedTask) -> None:
         self.counts.skipped += 1
         if item.failed:
+            self.counts.failed_earlier += 1
             self._count_failure()
 
     def _complain(self, complaint: Complaint) -> None:
@@ -345,6 +355,10 @@ class Controller:
     def _signal_came(self, event: events.SignalCame) -> None:
         if self.phase is RunPhase.STOPPING:
             self._hurry()
+        elif self.phase is RunPhase.FINISHING:
+            self.can_be_resumed = False
+            what = "all tasks have ended; STOP commands and what tasks left behind may take a while"
+            self._stop(event.exit_status, f"got {event.name}; {what} (again: at once)")
         else:
             self._stop(event.exit_status, f"got {event.name}; ending the running tasks (again: at once)")
 

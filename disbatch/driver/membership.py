@@ -58,6 +58,7 @@ class Membership:
         self.may_wait = settings.startup_only
         """Whether a run without engines waits for others: those that it had were sent away, or it began without."""
         self._told_to_add = False
+        self._news: list[str] = []
         self.handlers: dict[type, Callable[..., None]] = {
             events.EngineLost: self._engine_lost,
             events.ContextLost: self._context_lost,
@@ -116,8 +117,21 @@ class Membership:
         for context in self._fleet.contexts:
             self._end_context(context, *farewell)
 
+    def tell_news(self) -> None:
+        """Tell the user, a line each, what this event has brought."""
+        for text in self._take_news():
+            self._do(events.TellUser(text))
+
+    def in_one_line(self, consequence: str) -> str:
+        """What this event has brought, and what the run makes of it; it is not told again."""
+        return "; ".join([*self._take_news(), consequence])
+
+    def _take_news(self) -> list[str]:
+        news, self._news = self._news, []
+        return news
+
     def _tell(self, text: str) -> None:
-        self._do(events.TellUser(text))
+        self._news.append(text)
 
     # Contexts.
 

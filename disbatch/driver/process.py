@@ -457,8 +457,9 @@ def _close(recorder: Recorder) -> bool:
 
 
 def _sum_up(counts: Counts, status_file: str, *, complete: bool) -> None:
-    if complete and not counts.finished + counts.skipped + counts.interrupted:
-        _tell("No tasks to run.")
+    if not any(astuple(counts)):  # then whatever ended the run early has been told, and is all there is to tell
+        if complete:
+            _tell("No tasks to run.")
         return
     _tell(f"{counts.in_words}; status file: {shlex.quote(status_file)}")
 

@@ -195,6 +195,21 @@ def test_a_second_signal_cuts_a_stop_command_short(work: Workplace) -> None:
     work.await_silence()
 
 
+def test_a_signal_while_stop_commands_run_lets_them_end_and_leaves_nothing_to_resume(work: Workplace) -> None:
+    run = work.start(
+        "-s", "localhost:1", work.write("tasks", "#DISBATCH PERENGINE STOP touch stopping; sleep 1", "true").name
+    )
+    work.await_file("stopping")
+    run.send_signal(signal.SIGINT)
+    done = finish(run, timeout=PATIENCE)
+    assert done.returncode == 130
+    what, summary = done.complaints
+    assert what.startswith("disbatch: got SIGINT; all tasks have ended; STOP commands ")
+    assert summary.startswith("disbatch: 1 task finished; status file: ")
+    assert sorted((line.flags, line.return_code) for line in work.status()) == [("    ", 0), ("   P", 0)]
+    work.await_silence()
+
+
 def test_a_signal_before_anything_has_started(work: Workplace) -> None:
     run = work.start("-s", "localhost:2", "-", stdin=subprocess.PIPE)
     eventually(lambda: any(work.directory.glob("*_kvsinfo.txt")), "the run")

@@ -149,6 +149,14 @@ def test_an_unknown_host_does_not_keep_the_others_from_working(hosts: Hosts, wor
     assert [line.node for line in work.status()] == ["h1"] * 5
 
 
+def test_an_unknown_host_alone_is_one_clear_line(hosts: Hosts, work: Workplace) -> None:
+    done = run(hosts["login"], work, "-s", "nowhere:4", work.write("tasks", "true").name)
+    assert done.returncode == 1
+    [said] = done.complaints
+    assert said.startswith("disbatch: nowhere runs no tasks: its engine did not start: ssh: Could not resolve hostname")
+    assert said.endswith("; no engine is left to run the remaining tasks")
+
+
 def test_only_unknown_hosts(hosts: Hosts, work: Workplace) -> None:
     done = run(hosts["login"], work, "-s", "nowhere:4,nobody:1", work.write("tasks", "true").name)
     assert done.returncode == 1

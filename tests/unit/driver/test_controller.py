@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         (Counts(), "0 tasks finished"),
         (Counts(finished=1), "1 task finished"),
         (Counts(2, 1, 3, 4), "2 tasks finished, 1 failed, 3 skipped, 4 interrupted"),
+        (Counts(2, 3, 5, 0, 2), "2 tasks finished, 1 failed, 5 skipped (2 of them had failed)"),
+        (Counts(0, 2, 5, 1, 2), "0 tasks finished, 5 skipped (2 of them had failed), 1 interrupted"),
     ],
 )
 def test_counts_are_told_in_words(counts: Counts, words: str) -> None:
@@ -142,6 +144,7 @@ def test_a_skipped_task_that_had_failed_counts_for_the_exit_status(exit_code: bo
     run = Play(exit_code=exit_code)
     run.reads(skipped(0, failed=True))
     assert run.end == events.EndRun(status, complete=True)
+    assert run.controller.counts.in_words == "0 tasks finished, 1 skipped (1 of them had failed)"
 
 
 def test_a_skipped_task_that_had_failed_fails_a_check() -> None:
@@ -400,6 +403,20 @@ def test_a_signal_before_there_is_anything_ends_the_run_at_once() -> None:
     run = Play()
     run.happens(events.SignalCame("SIGINT", 130))
     assert run.end == events.EndRun(130, complete=False)
+
+
+def test_a_signal_when_every_task_has_its_line_leaves_nothing_to_resume() -> None:
+    run = play(task(0), cylinders=[1])
+    run.ends(0, 0)
+    run.happens(events.SignalCame("SIGINT", 130))
+    assert run.told.startswith("got SIGINT; all tasks have ended; STOP commands ")
+    assert not run.controller.can_be_resumed
+    (told,) = run.said_to(0)[-1:]
+    assert isinstance(told, messages.CancelEngine)
+    assert told.stop_commands
+    run.happens(events.SignalCame("SIGINT", 130))
+    assert run.said_to(0)[-1] == messages.CancelEngine(0.0, stop_commands=False)
+    assert run.everybody_leaves() == events.EndRun(130, complete=False)
 
 
 def test_tasks_that_a_stopping_run_interrupts_are_recorded_as_abandoned() -> None:

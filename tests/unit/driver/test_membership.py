@@ -74,10 +74,7 @@ def test_the_reason_of_a_context_that_failed_is_told_and_the_run_ends() -> None:
     run = Play()
     run.reads(task(0))
     run.happens(messages.ContextFailed(TOKEN, "no core on localhost", "give it one"))
-    assert run.told.splitlines() == [
-        "no core on localhost; give it one",
-        "no engine is left to run the remaining tasks",
-    ]
+    assert run.told == "no core on localhost; give it one; no engine is left to run the remaining tasks"
     assert run.end == events.EndRun(1, complete=False)
 
 
@@ -210,8 +207,10 @@ def test_an_engine_that_does_not_start_is_named_with_the_last_words() -> None:
     run.happens(messages.EngineProcessEnded(1, -9, ""))
     assert run.told.splitlines() == [
         "own0 runs no tasks: its engine did not start: ssh: connection refused",
-        "own1 runs no tasks: its engine did not start: what was to start it ended with -9",
-        "no engine is left to run the remaining tasks",
+        (
+            "own1 runs no tasks: its engine did not start: what was to start it ended with -9; "
+            "no engine is left to run the remaining tasks"
+        ),
     ]
 
 

@@ -971,7 +971,8 @@ def test_a_run_whose_last_lines_cannot_be_written_has_failed(
         (Counts(finished=3), True, ["3 tasks finished; status file: run_status.txt"]),
         (Counts(finished=3, failed=2), True, ["3 tasks finished, 2 failed; status file: run_status.txt"]),
         (Counts(skipped=4), True, ["0 tasks finished, 4 skipped; status file: run_status.txt"]),
-        (Counts(), False, ["0 tasks finished; status file: run_status.txt"]),
+        (Counts(), False, []),
+        (Counts(interrupted=1), False, ["0 tasks finished, 1 interrupted; status file: run_status.txt"]),
         (Counts(failed=1), False, ["0 tasks finished, 1 failed; status file: run_status.txt"]),
         (
             Counts(1, 1, 1, 1),
