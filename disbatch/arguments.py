@@ -20,19 +20,21 @@ def option(
     group: str,
     help: str,  # noqa: A002 - what argparse calls it
     default: Any = None,  # noqa: ANN401 - each field declares its type
-    metavar: str | None = None,
+    metavar: str | tuple[str, ...] | None = None,
     convert: Callable[[str], Any] | None = None,
     choices: Sequence[str] | None = None,
     many: bool = False,
     alone: Any = None,  # noqa: ANN401 - as default
+    words: int = 1,
     hidden: bool = False,
     path: bool = False,
 ) -> Any:  # noqa: ANN401 - each field declares its type
     """Declare a field of an options class as an option; without flags it is a positional argument.
 
-    `many`: a tuple that grows with each use. A default of False makes a switch. `alone`: what an option means that is
-    given without a value. `group`: its heading in the help. `path`: a shell completes it with names of files. What is
-    `hidden` is not in the help, but in the reference if it has one.
+    `many`: a tuple that grows with each use. `words`: a tuple of so many words, empty by default. A default of False
+    makes a switch. `alone`: what an option means that is given without a value. `group`: its heading in the help.
+    `path`: a shell completes it with names of files. What is `hidden` is not in the help, but in the reference, if it
+    has a text.
     """
     metadata = {
         "flags": flags,
@@ -45,8 +47,9 @@ def option(
         "choices": choices,
         "many": many,
         "alone": alone,
+        "words": words,
     }
-    return field(default=() if many else default, metadata=metadata)
+    return field(default=() if many or words > 1 else default, metadata=metadata)
 
 
 Options = TypeVar("Options")
@@ -129,6 +132,8 @@ def _add_argument(
             arguments["type"] = _argument_type(declared["convert"])
         if declared["alone"] is not None:
             arguments.update(nargs="?", const=declared["alone"])
+        if declared["words"] > 1:
+            arguments["nargs"] = declared["words"]
         if declared["many"]:
             arguments.update(action="append", default=None)
     return target.add_argument(*declared["flags"], **arguments)
@@ -155,7 +160,7 @@ def parse(role: Role[Options], arguments: Sequence[str], program: str) -> Option
             # What argparse makes of it before Python 3.13.
             reader.error(f"argument {'/'.join(declared.metadata['flags'])}: '--' cannot be its value")
     values: dict[str, Any] = {
-        declared.name: tuple(namespace[declared.name] or ()) if declared.metadata["many"] else namespace[declared.name]
+        declared.name: tuple(namespace[declared.name] or ()) if declared.default == () else namespace[declared.name]
         for declared in declarations_of_role
     }
     return role.options(**values)
@@ -174,6 +179,9 @@ def arguments_for(options: object, names: Sequence[str] | None = None) -> list[s
         flags = declared.metadata["flags"]
         if value is True or (value == declared.metadata["alone"] and value is not None):
             result.append(flags[-1])
+            continue
+        if declared.metadata["words"] > 1:
+            result += [flags[-1], *value]
             continue
         elements = value if declared.metadata["many"] else (value,)
         # One word each, so that a value that begins with a dash is not taken for an option.

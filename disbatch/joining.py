@@ -23,14 +23,17 @@ CONNECT_PATIENCE = 30.0
 
 
 def connect(kvs: Address) -> socket.socket:
-    """Connection to the run's key-value store, both sides having proved that they know the secret.
+    """Connection to the run's key-value store; otherwise as `client`."""
+    return client(kvs).detach()
+
+
+def client(kvs: Address) -> KVSClient:
+    """Client of the run's key-value store, both sides having proved that they know the secret.
 
     Raises `DriverUnreachableError` when the run is over, or the driver cannot be reached from here.
     """
     try:
-        return KVSClient(
-            kvs.host, kvs.port, secret=os.environ.get(SECRET_VARIABLE), connect_timeout=CONNECT_PATIENCE
-        ).detach()
+        return KVSClient(kvs.host, kvs.port, secret=os.environ.get(SECRET_VARIABLE), connect_timeout=CONNECT_PATIENCE)
     except (KVSError, OSError) as error:
         raise DriverUnreachableError(
             f"cannot reach the driver at {kvs}: {error}",

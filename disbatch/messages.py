@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 TAG = b"DBMP"
 """Encoding tag of a message in the key-value store."""
 
+STATE_KEY = b"DisBatch status"
+"""Where the driver posts the state of the run; from the documentation of the existing tool."""
+
 _UNDECODABLE = "surrogateescape"
 """How text holds bytes that are no UTF-8: file names, and with them a run's name, may have some."""
 
@@ -390,13 +393,8 @@ class StopContext:
     now: bool
 
 
-ToDriver = (
-    ContextCame
-    | ContextFailed
-    | EngineProcessEnded
-    | ContextToldToEnd
-    | ContextLeft
-    | EngineCame
+FromEngine = (
+    EngineCame
     | EngineUnfit
     | EngineReady
     | CylindersFreed
@@ -404,6 +402,14 @@ ToDriver = (
     | TasksReturned
     | PerEngineTaskEnded
     | EngineLeft
+)
+ToDriver = (
+    ContextCame
+    | ContextFailed
+    | EngineProcessEnded
+    | ContextToldToEnd
+    | ContextLeft
+    | FromEngine
     | StopEngine
     | StopContext
 )

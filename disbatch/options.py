@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 CONTEXT_ROLE = "--context"
 ENGINE_ROLE = "--engine"
+STOPPABLE = ("context", "engine")
 
 OF_ENVIRONMENT = Address("", 0)
 """Stands for the key-value store that the environment names."""
@@ -287,6 +288,20 @@ class ContextRoleOptions(ContextOptions, JoinOptions):
         help="add nothing: print where the run's key-value store is, and its secret, as lines NAME=value for the "
         "environment of programs",
     )
+    now: bool = option(
+        "--now",
+        default=False,
+        group=HOSTS,
+        help="with --stop: end what runs there at once; others run it again",
+    )
+    stop: tuple[str, ...] = option(
+        "--stop",
+        metavar=("KIND", "NAME"),
+        words=2,
+        group=HOSTS,
+        help="add nothing: let the context of that label (--stop context SSH1), or the engine on that host (--stop "
+        "engine h2), finish what runs there and leave; a number is a name too, that of the log file",
+    )
     token: str = option("--token", metavar="TOKEN", default="", group=OTHER, help="", hidden=True)
 
 
@@ -330,6 +345,18 @@ def parse_driver(arguments: Sequence[str], program: str) -> DriverOptions:
     """Options of a driver that fit together; raises `UsageError` with one line on a user's mistake."""
     options = parse(DRIVER, arguments, program)
     check_driver(options)
+    return options
+
+
+def parse_context(arguments: Sequence[str], program: str) -> ContextRoleOptions:
+    """Options of a context that fit together; raises `UsageError` with one line on a user's mistake."""
+    options = parse(CONTEXT, arguments, program)
+    if options.stop and options.stop[0] not in STOPPABLE:
+        raise UsageError(
+            f"argument --stop: {options.stop[0]!r} cannot be stopped", "write --stop context NAME or --stop engine NAME"
+        )
+    if options.now and not options.stop:
+        raise UsageError("--now needs --stop", "name what is to be stopped")
     return options
 
 

@@ -58,7 +58,8 @@ def _is_shown(declared: Any, title: str) -> bool:  # noqa: ANN401 - a dataclasse
 def _row(declared: Any) -> str:  # noqa: ANN401 - a dataclasses.Field of any type
     metadata = declared.metadata
     choices = metadata["choices"]
-    value = "" if declared.default is False else f"{{{','.join(choices)}}}" if choices else metadata["metavar"]
+    metavar = metadata["metavar"] if metadata["words"] == 1 else " ".join(metadata["metavar"])
+    value = "" if declared.default is False else f"{{{','.join(choices)}}}" if choices else metavar
     note = " (not in `--help`)" if metadata["help"] == argparse.SUPPRESS else ""
     return _table_row(metadata["flags"], value, metadata["reference"] + note)
 

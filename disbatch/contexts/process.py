@@ -14,13 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from disbatch import __version__, layout, messages, options
-from disbatch.arguments import arguments_for, parse
+from disbatch.arguments import arguments_for
 from disbatch.contexts import ssh
 from disbatch.errors import DisbatchError, DriverUnreachableError, ExitStatus
 from disbatch.eventloop import EventLoop
 from disbatch.joining import connect, open_log
-from disbatch.kvsstcp.auth import SECRET_VARIABLE
-from disbatch.kvsstcp.endpoint import client_environment
 from disbatch.launching import Launched, disbatch_command
 from disbatch.mailbox import Mailbox
 from disbatch.runfiles import RunFiles
@@ -243,19 +241,28 @@ def _names_of_this_machine(nodes: Sequence[str]) -> frozenset[str]:
 
 def main(arguments: Sequence[str], program: str) -> int:
     """Be a context; the exit status."""
-    asked = parse(options.CONTEXT, arguments, program)
-    if asked.kvs_env:
-        secret = os.environ.get(SECRET_VARIABLE, "").encode() or None
-        for name, value in client_environment((asked.kvs.host, asked.kvs.port), secret, {}).items():
-            print(f"{name}={value}")
-        return ExitStatus.OK
-    loop = EventLoop()
+    asked = options.parse_context(arguments, program)
     try:
-        return Context(asked, loop).run()
+        return _steer(asked) if asked.kvs_env or asked.stop else _serve(asked)
     except DriverUnreachableError:
         if not os.path.exists(RunFiles(asked.run).kvs_address):
             print("Run done")
             return ExitStatus.OK
         raise
+
+
+def _steer(asked: ContextRoleOptions) -> int:
+    from disbatch import steering  # noqa: PLC0415 - a context has no use for it
+
+    if asked.kvs_env:
+        return steering.print_store(asked)
+    kind, name = asked.stop
+    return steering.stop(asked, kind, name)
+
+
+def _serve(asked: ContextRoleOptions) -> int:
+    loop = EventLoop()
+    try:
+        return Context(asked, loop).run()
     finally:
         loop.close()

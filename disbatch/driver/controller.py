@@ -96,6 +96,7 @@ class Controller:
         self._per_engine_tasks: list[PerEngineTask] = []
         self._is_reading = False
         self._list_ended = False
+        self.barriers_passed = 0
         self._barriers_ahead = 0
         self._barrier_reached: float | None = None
         self._failed_since_barrier = 0
@@ -125,8 +126,28 @@ class Controller:
             return []
         self._now = now
         self._handlers[type(event)](event)
+        if isinstance(event, messages.FromEngine):
+            self._note_heard(event.engine_rank)
         self._advance()
         return self._take_commands()
+
+    @property
+    def list_ended(self) -> bool:
+        """Whether the task list has been read to its end."""
+        return self._list_ended
+
+    @property
+    def exit_status(self) -> int:
+        """What the run would end with, if nothing more happened."""
+        if self._settings.exit_code and self.counts.failed:
+            return self._exit_status or ExitStatus.FAILED
+        return self._exit_status
+
+    def _note_heard(self, rank: int) -> None:
+        engine = self.fleet.engine(rank)
+        if engine is not None:
+            engine.came = self._now if engine.came is None else engine.came
+            engine.heard = self._now
 
     def _take_commands(self) -> list[Command]:
         commands = self._commands.copy()
@@ -254,6 +275,7 @@ class Controller:
         self._do(events.RecordBarrier(barrier, self._barrier_reached, self._now))
         if barrier.key is not None:
             self._do(events.AnnounceBarrier(barrier.key, barrier.task_id))
+        self.barriers_passed += 1
         self._barriers_ahead -= 1
         self._barrier_reached = None
         self._failed_since_barrier = 0
@@ -307,7 +329,9 @@ class Controller:
             self.counts.interrupted += 1
             return
         self.counts.finished += 1
+        engine.finished += 1
         if outcome.failed:
+            engine.failed += 1
             self._count_failure()
             self._stop_if_fail_fast(f"task {task.task_id} (line {task.stream_index})", outcome.return_code)
 
@@ -369,8 +393,6 @@ class Controller:
 
     def _finish(self) -> None:
         self.phase = RunPhase.FINISHING
-        if self._settings.exit_code and self.counts.failed:
-            self._exit_status = ExitStatus.FAILED
         self._membership.close(messages.FinishEngine())
 
     def _stop(self, exit_status: int, reason: str) -> None:
@@ -402,7 +424,5 @@ class Controller:
 
     def _end(self) -> None:
         complete = self.phase is RunPhase.FINISHING
-        if complete and self._settings.exit_code and self.counts.failed:
-            self._exit_status = ExitStatus.FAILED  # a STOP command may have failed since
         self.phase = RunPhase.ENDED
-        self._do(events.EndRun(self._exit_status, complete=complete))
+        self._do(events.EndRun(self.exit_status, complete=complete))

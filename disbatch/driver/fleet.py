@@ -54,7 +54,9 @@ class Engine:
     `tasks` are the ids of those it has been given and not reported; those of them in `lingering` need no cylinder any
     more, only their reports are still to come. `average` is of what its tasks took (s), infinite at first.
     `recalled` while it is asked for the tasks that wait there; `nothing_runs` when all of its processes have ended for
-    sure, although what it has said may not have been heard to its end.
+    sure, although what it has said may not have been heard to its end. `assigned`, `finished` and `failed` count tasks;
+    `host` and `pid` are what it says of itself, `came` and `heard` when it did so first and last (seconds since the
+    epoch).
     """
 
     rank: int
@@ -68,6 +70,13 @@ class Engine:
     average: float = math.inf
     recalled: bool = False
     nothing_runs: bool = False
+    assigned: int = 0
+    finished: int = 0
+    failed: int = 0
+    host: str = ""
+    pid: int = 0
+    came: float | None = None
+    heard: float | None = None
 
     @property
     def wanting_cylinders(self) -> int:
@@ -115,6 +124,9 @@ class Context:
     task_limit: int = 0
     given: int = 0
     gone: bool = False
+    system: str = ""
+    host: str = ""
+    pid: int = 0
 
     @property
     def has_enough(self) -> bool:
@@ -170,7 +182,17 @@ class Fleet:
         for number, offer in enumerate(came.nodes, first):
             self.engines.append(Engine(number, rank, offer.name, offer.cylinders, offer.cores_per_cylinder))
         engines = tuple(range(first, len(self.engines)))
-        context = Context(rank, came.token, label, engines, came.environment_resources, came.task_limit)
+        context = Context(
+            rank,
+            came.token,
+            label,
+            engines,
+            came.environment_resources,
+            came.task_limit,
+            system=came.system,
+            host=came.host,
+            pid=came.pid,
+        )
         self.contexts.append(context)
         return context
 
@@ -213,6 +235,7 @@ class Fleet:
     def give(self, engine: Engine, task_id: int) -> Context:
         """Note that the engine has been given a task; the context that it belongs to."""
         engine.tasks.add(task_id)
+        engine.assigned += 1
         self._queue(engine)
         context = self.contexts[engine.context_rank]
         context.given += 1
@@ -221,6 +244,7 @@ class Fleet:
     def take_back(self, engine: Engine, task_id: int) -> None:
         """Note that the engine has returned a task that it had not begun."""
         self.release(engine, task_id)
+        engine.assigned -= 1
         self.contexts[engine.context_rank].given -= 1
 
     def release(self, engine: Engine, task_id: int, elapsed: float | None = None) -> None:

@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from disbatch import descriptors, messages, statusfile
-from disbatch.driver import events
+from disbatch.driver import events, snapshot
+from disbatch.driver.publisher import Publisher
 from disbatch.driver.store import OtherStore, OwnStore
 from disbatch.errors import DisbatchError, ExitStatus, MessageError
 from disbatch.kvsstcp import wire
@@ -38,6 +39,9 @@ DESCRIPTORS = 65536
 
 FAREWELL_LIMIT = 2.0
 """Seconds that the last messages may take to be sent."""
+
+STARTING = b"<Starting...>"
+"""What is posted until there is a state; from the documentation of the existing tool."""
 
 EXIT_STATUS_OF_SIGNAL = {
     signal.SIGINT: ExitStatus.INTERRUPTED,
@@ -81,7 +85,8 @@ class DriverLoop:
         self._tell = tell
         self._on_recorded = on_recorded
         self._server: Server | None = None
-        self._store: PublicStore | None = None
+        self._stores: list[PublicStore] = []
+        self._publisher = Publisher(loop, self._publish)
         self._feeder: Feeder | Submissions | None = None
         self._inbox: deque[events.Event] = deque()
         self._peers: dict[int, events.EngineLost | events.ContextLost] = {}
@@ -107,11 +112,15 @@ class DriverLoop:
             log=self._log.warning,
         )
         self._server.listen(messages.driver_key(self._job), self._message_came)
-        self._store = OwnStore(self._server)
+        self._open(OwnStore(self._server))
 
-    def use_store(self, connected: socket.socket, where: str) -> None:
-        """Share a store with programs that somebody else serves, instead of this run's own."""
-        self._store = OtherStore(self._loop, connected, partial(self._store_lost, where))
+    def use_store(self, connected: socket.socket, replacing: socket.socket, where: str) -> None:
+        """Share a store with programs that somebody else serves, by two connections, instead of this run's own."""
+        self._open(OtherStore(self._loop, connected, replacing, partial(self._store_lost, where)))
+
+    def _open(self, store: PublicStore) -> None:
+        store.replace(messages.STATE_KEY, wire.ASTR, STARTING)
+        self._stores.append(store)
 
     def _store_lost(self, where: str, reason: str) -> None:
         self.happened(events.ReadingFailed(f"lost the key-value store at {where}: {reason}"))
@@ -119,8 +128,7 @@ class DriverLoop:
     @property
     def store(self) -> PublicStore:
         """The store that programs share with this run."""
-        assert self._store is not None  # noqa: S101 - `serve` comes before
-        return self._store
+        return self._stores[-1]
 
     def happened(self, event: events.Event) -> None:
         """Take note of an event; it is handled in this turn or the next."""
@@ -152,8 +160,17 @@ class DriverLoop:
         now = time.time()
         while self._inbox:
             commands += self._controller.handle(self._inbox.popleft(), now)
+            self._publisher.changed()
         if commands:  # or a status file that cannot be written would be tried again, and complained of, without a pause
             self._perform(commands)
+
+    def _publish(self) -> None:
+        """Post the state of the run in its own store, for the script of the run, and in one that programs share."""
+        import json  # noqa: PLC0415 - a run that is over before it first posts its state need not wait for that
+
+        state = json.dumps(snapshot.state(self._controller, time.time())).encode()
+        for store in self._stores:
+            store.replace(messages.STATE_KEY, wire.JSON, state)
 
     # Events.
 
@@ -258,8 +275,11 @@ class DriverLoop:
         """Send what is still to be sent, and serve no longer."""
         if self._server is None:
             return
+        self._publisher.close()
+        if len(self._stores) > 1:
+            self._publish()  # a store of somebody else outlives the run
         deadline = self._loop.now() + FAREWELL_LIMIT
-        while (self._server.unsent or self.store.unsent) and self._loop.now() < deadline:
+        while (self._server.unsent or self.store.unsettled) and self._loop.now() < deadline:
             self._turn(deadline - self._loop.now())
         self.store.close()
         self._server.close()

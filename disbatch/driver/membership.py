@@ -253,6 +253,7 @@ class Membership:
             self._do(events.SendToEngine(engine.rank, messages.EngineRefused(reason)))
             return
         self._fleet.move(engine, EngineStage.WAITING)
+        engine.host, engine.pid = event.host, event.pid
         if self._per_engine_tasks is not None:
             self._admit_engine(engine, self._per_engine_tasks)
 

@@ -70,11 +70,11 @@ class EndedEarlyError(DisbatchError):
 
 @dataclass(frozen=True, slots=True)
 class OtherStoreAddress:
-    """A key-value store that somebody else serves, and a connection to it that has given its proof."""
+    """A key-value store that somebody else serves, and two connections to it that have given their proof."""
 
     where: tuple[str, int]
     secret: bytes | None
-    connected: socket.socket
+    connected: tuple[socket.socket, socket.socket]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
         driver.serve(beginning.listening, secret)
         if beginning.other_store is not None:
             other = beginning.other_store
-            driver.use_store(other.connected, address_text(*other.where))
+            driver.use_store(*other.connected, address_text(*other.where))
         source: Feeder | Submissions
         if beginning.task_file is not None:
             source = Feeder(beginning.task_file, beginning.earlier, loop, driver.happened)
@@ -245,7 +245,7 @@ def _other_store(asked: DriverOptions) -> OtherStoreAddress | None:
         client = KVSClient(*where, secret=secret)
         if not secret:
             client.confirm()  # or a server that asks for one would be noticed only when the run has begun
-        connected = client.detach()
+        connected = client.clone().detach(), client.detach()
     except (KVSError, OSError) as error:
         raise DisbatchError(f"{error}", "see --kvsserver and --taskserver") from error
     return OtherStoreAddress(where, secret.encode() or None, connected)

@@ -28,12 +28,15 @@ class PublicStore(Protocol):
     def put(self, key: bytes, tag: bytes, value: bytes) -> None:
         """Put a value."""
 
+    def replace(self, key: bytes, tag: bytes, value: bytes) -> None:
+        """Put a value in the place of the one that was there."""
+
     def get(self, key: bytes, handler: Handler) -> None:
         """Hand over the next value of `key` to `handler(value)`, once, whenever it is there; one request at a time."""
 
     @property
-    def unsent(self) -> int:
-        """Bytes of what was put that still wait to be sent."""
+    def unsettled(self) -> bool:
+        """Whether something that was put has not been sent, or its place not been made."""
 
     def close(self) -> None:
         """Ask and put nothing more."""
@@ -52,6 +55,10 @@ class OwnStore:
         """See `PublicStore`."""
         self._server.put(key, tag, value)
 
+    def replace(self, key: bytes, tag: bytes, value: bytes) -> None:
+        """See `PublicStore`."""
+        self._server.replace(key, tag, value)
+
     def get(self, key: bytes, handler: Handler) -> None:
         """See `PublicStore`."""
         self._waiting = (key, handler)
@@ -61,9 +68,9 @@ class OwnStore:
         self._hand_over()
 
     @property
-    def unsent(self) -> int:
+    def unsettled(self) -> bool:
         """See `PublicStore`."""
-        return 0
+        return False
 
     def close(self) -> None:
         """See `PublicStore`."""
@@ -87,15 +94,41 @@ class OwnStore:
 
 
 class OtherStore:
-    """A store that somebody else serves; `on_lost(reason)` is called when it has ended, or cannot be understood."""
+    """A store that somebody else serves; `on_lost(reason)` is called when it has ended, or cannot be understood.
 
-    def __init__(self, loop: EventLoop, connected: socket.socket, on_lost: Callable[[str], None]) -> None:
+    `replacing` is a second connection to it: on the first one a request is open nearly always, and a server keeps only
+    one for each.
+    """
+
+    def __init__(
+        self, loop: EventLoop, connected: socket.socket, replacing: socket.socket, on_lost: Callable[[str], None]
+    ) -> None:
         self._waiting: Handler | None = None
-        self._connection = Connection(loop, connected, self._value_came, on_lost)
+        self._on_lost = on_lost
+        self._connection = Connection(loop, connected, self._value_came, self._lost)
+        self._replacing = Connection(loop, replacing, self._old_value_came, self._lost)
+        self._replacement: tuple[bytes, bytes, bytes] | None = None
+        self._next: tuple[bytes, bytes, bytes] | None = None
 
     def put(self, key: bytes, tag: bytes, value: bytes) -> None:
         """See `PublicStore`."""
         self._connection.send(wire.encode_put(key, tag, value))
+
+    def replace(self, key: bytes, tag: bytes, value: bytes) -> None:
+        """See `PublicStore`; of several that follow one another while the store is slow only the last counts."""
+        if self._replacement is not None:
+            self._next = (key, tag, value)
+            return
+        self._replacement = (key, tag, value)
+        self._replacing.send(wire.encode_put(key, tag, value) + wire.encode_get(key))
+
+    def _old_value_came(self, tag: bytes, value: bytes) -> None:
+        replacement, self._replacement = self._replacement, None
+        if replacement is not None and replacement[1:] == (tag, value):
+            self._replacing.send(wire.encode_put(*replacement))  # it was alone, and is not to be taken away
+        if self._next is not None:
+            (key, tag, value), self._next = self._next, None
+            self.replace(key, tag, value)
 
     def get(self, key: bytes, handler: Handler) -> None:
         """See `PublicStore`."""
@@ -103,13 +136,19 @@ class OtherStore:
         self._connection.send(wire.encode_get(key))
 
     @property
-    def unsent(self) -> int:
+    def unsettled(self) -> bool:
         """See `PublicStore`."""
-        return self._connection.unsent
+        return bool(self._connection.unsent or self._replacing.unsent) or self._replacement is not None
 
     def close(self) -> None:
         """See `PublicStore`."""
         self._connection.close()
+        self._replacing.close()
+        self._replacement = self._next = None
+
+    def _lost(self, reason: str) -> None:
+        self.close()
+        self._on_lost(reason)
 
     def _value_came(self, _tag: bytes, value: bytes) -> None:
         handler, self._waiting = self._waiting, None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from disbatch import statusfile
 from disbatch.driver.events import ItemsRead, ReadingFailed, SkippedTask
 from disbatch.errors import DisbatchError, StatusFileError
-from disbatch.kvsstcp.wire import ASTR
+from disbatch.kvsstcp.wire import ASTR, JSON
 from disbatch.taskfile import TaskParser
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ SIGN_IN = (
 """Keys of the four values, from the documentation of the existing tool."""
 
 _MARK_BYTES = 16
-
-JSON = b"JSON"
-"""Tag of a result."""
 
 
 class Submissions:

@@ -25,6 +25,8 @@ Data = bytes | bytearray | memoryview
 
 ASTR = b"ASTR"
 """Tag of raw bytes, or of text."""
+JSON = b"JSON"
+"""Tag of a text in that format."""
 PYPK = b"PYPK"
 """Tag of a Python pickle."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -34,11 +36,16 @@ def ran(work: Workplace) -> list[tuple[int, int]]:
     return sorted((int(task), int(engine)) for task, engine in lines)
 
 
-def tell(work: Workplace, message: messages.Message) -> None:
-    """Say something to the driver, as any program can that belongs to the run."""
+def client_of(work: Workplace) -> KVSClient:
+    """A client of the run's store, as any program can be that belongs to the run."""
     secret = re.search(r"KVSSTCP_SECRET=(\w+)", work.text("run_dbUtil.sh"))
     assert secret is not None
-    with KVSClient(work.text("run_kvsinfo.txt").strip(), secret=secret[1]) as client:
+    return KVSClient(work.text("run_kvsinfo.txt").strip(), secret=secret[1])
+
+
+def tell(work: Workplace, message: messages.Message) -> None:
+    """Say something to the driver."""
+    with client_of(work) as client:
         client.put(messages.driver_key("run"), messages.encode(message), messages.TAG)
         client.confirm()
 
@@ -151,6 +158,90 @@ def test_what_is_stopped_now_ends_what_it_runs_which_runs_again_elsewhere(
     assert finish(two, timeout=PATIENCE).returncode == 0
     assert ran(work) == [(0, 0), (0, 1), (1, 1), (2, 1), (3, 1)]
     assert sorted(line.task_id for line in read_status(work.directory / "run_status.txt")) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("engine", "0"), ("context", "SSH0")])
+def test_the_script_of_the_run_stops_by_name(
+    work: Workplace, two: subprocess.Popen[bytes], kind: str, name: str
+) -> None:
+    done = finish(add(work, work.directory / "run_dbUtil.sh", "--stop", kind, name), timeout=PATIENCE)
+    what = "engine 0 on localhost" if kind == "engine" else "context SSH0"
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"told {what} to finish what runs there\n", "")
+    work.write("go.0")
+    eventually(lambda: "leaving" in log_of_engine(work, 0), "the engine to leave")
+    work.write("go.1")
+    assert finish(two, timeout=PATIENCE).returncode == 0
+    assert ran(work) == [(0, 0), (1, 1), (2, 1), (3, 1)]
+
+
+def test_the_script_of_the_run_stops_at_once(work: Workplace, two: subprocess.Popen[bytes]) -> None:
+    script = work.directory / "run_dbUtil.sh"
+    done = finish(add(work, script, "--stop", "context", "SSH1", "--now"), timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (
+        0,
+        "told context SSH1 to end what runs there, which others run again\n",
+    )
+    eventually(lambda: "leaving" in log_of_engine(work, 1), "the engine to leave")
+    work.write("go.0")
+    assert finish(two, timeout=PATIENCE).returncode == 0
+    assert ran(work) == [(0, 0), (1, 0), (1, 1), (2, 0), (3, 0)]
+
+
+def test_the_script_of_the_run_stops_nothing_that_is_not_clear(work: Workplace, two: subprocess.Popen[bytes]) -> None:
+    script = work.directory / "run_dbUtil.sh"
+    both = "engine 0 on localhost, engine 1 on localhost"
+    for arguments, status, complaint in (
+        (("engine", "nowhere"), 1, "no engine of this run goes by 'nowhere' (there is: localhost)"),
+        (("engine", "localhost"), 1, f"'localhost' may be any of these: {both} (name one by its number)"),
+        (("run", "x"), 2, "argument --stop: 'run' cannot be stopped (write --stop context NAME or --stop engine NAME)"),
+    ):  # fmt: skip
+        done = finish(add(work, script, "--stop", *arguments), timeout=PATIENCE)
+        assert (done.returncode, done.stdout, done.complaints) == (status, "", [f"disbatch: error: {complaint}"])
+    work.write("go.0")
+    work.write("go.1")
+    assert finish(two, timeout=PATIENCE).returncode == 0
+    done = finish(add(work, script, "--stop", "engine", "0"), timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Run done\n", "")
+
+
+# The posted state
+
+
+def state_of(client: KVSClient) -> dict[str, Any]:
+    """State of a run as it is posted; nothing of it as long as it says that it starts."""
+    tag, text = cast("tuple[bytes, bytes]", client.view("DisBatch status", None, PATIENCE))
+    if tag == b"ASTR":
+        assert text == b"<Starting...>"
+        return {}
+    assert tag == b"JSON"
+    return cast("dict[str, Any]", json.loads(text))
+
+
+def test_the_state_of_the_run_is_there_for_programs(work: Workplace, two: subprocess.Popen[bytes]) -> None:
+    with client_of(work) as client:
+        eventually(lambda: state_of(client).get("activeCylinders") == 2, "both engines to be posted")
+        state = state_of(client)
+        work.write("go.0")
+        work.write("go.1")
+    done = finish(two, timeout=PATIENCE)
+    assert done.returncode == 0
+    assert (state["more"], state["barriers"], state["currentReturnCode"]) == ("No more tasks.", 0, 0)
+    first, second = state["contexts"].values()
+    assert [(context["label"], context["rank"], context["sysid"]) for context in (first, second)] == [
+        ("SSH0", 0, "SSH"),
+        ("SSH1", 1, "SSH"),
+    ]
+    assert (first["nodes"], first["cylinders"], first["cores_per_cylinder"]) == (["localhost"], [1], [1])
+    engines = list(state["engines"].values())
+    assert [(engine["rank"], engine["cRank"], engine["status"]) for engine in engines] == [
+        (0, 0, "running"),
+        (1, 1, "running"),
+    ]
+    for engine in engines:
+        figures = [engine[name] for name in ("cylinders", "active", "assigned", "finished", "failed")]
+        assert figures == [1, 1, 1, 0, 0]
+        assert engine["hostname"] == os.uname().nodename
+        assert engine["start"] <= engine["last"] <= state["time"]
 
 
 def log_of_engine(work: Workplace, rank: int) -> str:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -458,6 +458,17 @@ def test_a_task_file_may_share_a_store(work: Workplace, server: Server) -> None:
     assert finish(run, timeout=PATIENCE).returncode == 0
     assert not list(work.directory.glob("*_kvsinfo.txt"))
     assert server.process.poll() is None
+
+
+def test_runs_that_share_a_store_leave_one_state_of_the_last_of_them(work: Workplace, server: Server) -> None:
+    tasks = work.write("tasks", "false", "true")
+    for _ in range(2):
+        assert finish(server.start("--kvsserver", server.where, tasks.name), timeout=PATIENCE).returncode == 0
+        with server.client() as client:
+            tag, text = cast("tuple[bytes, bytes]", client.view("DisBatch status", None, PATIENCE))
+            assert (tag, held(client, b"DisBatch status")) == (b"JSON", 1)
+            state = json.loads(text)
+            assert (state["phase"], state["finished"], state["failed"]) == ("ended", 2, 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

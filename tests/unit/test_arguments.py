@@ -37,6 +37,7 @@ class Order:
         "--size", group=SERVICE, choices=("small", "large"), convert=str.lower, default="small", help="S"
     )
     wine: str | None = option("--wine", group=FOOD, metavar="NAME", alone="house", help="and wine")
+    guests: tuple[str, ...] = option("--for", group=SERVICE, metavar=("HOST", "GUEST"), words=2, help="for whom")
     table: str = option("--table", group=SERVICE, metavar="N", default="", hidden=True, help="where it goes")
 
 
@@ -49,8 +50,24 @@ def ordered(*arguments: str) -> Order:
 
 def test_each_kind_of_option_is_read() -> None:
     assert ordered() == Order()
-    everything = ("-w", "-n", "3", "-s", "hot", "--sauce=mild", "--size", "LARGE", "--table", "4", "soup", "--wine=red")
-    assert ordered(*everything) == Order("soup", True, 3, ("hot", "mild"), "large", "red", "4")
+    everything = (
+        "-w",
+        "-n",
+        "3",
+        "-s",
+        "hot",
+        "--sauce=mild",
+        "--size",
+        "LARGE",
+        "--table",
+        "4",
+        "soup",
+        "--wine=red",
+        "--for",
+        "Ann",
+        "Bob",
+    )
+    assert ordered(*everything) == Order("soup", True, 3, ("hot", "mild"), "large", "red", ("Ann", "Bob"), "4")
 
 
 def test_an_option_without_its_value_means_what_it_says_alone() -> None:
@@ -64,6 +81,7 @@ def test_an_option_without_its_value_means_what_it_says_alone() -> None:
     [
         (["-n", "10"], "argument -n/--portions: 10 is more than anybody eats"),
         (["-n"], "argument -n/--portions: expected one argument"),
+        (["--for", "Ann"], "argument --for: expected 2 arguments"),
         (["soup", "--portion", "1"], "unrecognized arguments: --portion 1"),
         (["soup", "fish"], "unrecognized arguments: fish"),
         (["soup", "-\n\x1b"], r"unrecognized arguments: -\n\x1b"),
@@ -89,7 +107,7 @@ def test_help_stands_under_its_headings_in_their_order_by_long_names() -> None:
 
 def test_declarations_come_in_the_order_of_the_help() -> None:
     names = [declared.name for declared in declarations(ORDER)]
-    assert names == ["dish", "portions", "sauces", "wine", "size", "table", "warm"]
+    assert names == ["dish", "portions", "sauces", "wine", "guests", "size", "table", "warm"]
 
 
 def test_what_is_hidden_is_still_told_of_in_a_reference() -> None:
@@ -111,6 +129,7 @@ def test_a_shell_completes_names_of_files_where_they_are_meant() -> None:
     assert [action.dest for action in actions if getattr(action, "completer", None) is files] == ["dish"]
 
 
+names = st.text("abc é/", min_size=1)
 words = st.text(st.characters(exclude_characters="\0"), min_size=1).filter("--".__ne__)
 
 
@@ -122,6 +141,7 @@ words = st.text(st.characters(exclude_characters="\0"), min_size=1).filter("--".
         sauces=st.lists(words, max_size=3).map(tuple),
         size=st.sampled_from(["small", "large"]),
         wine=st.none() | st.just("house") | words,
+        guests=st.just(()) | st.tuples(names, names),
         table=words,
     )
 )

@@ -31,6 +31,7 @@ from disbatch.options import (
     EngineRoleOptions,
     JoinOptions,
     check_driver,
+    parse_context,
     parse_driver,
     resume_command,
 )
@@ -120,6 +121,8 @@ OPTIONS: dict[type, list[tuple[list[str], str, object]]] = {
         *CONTEXT_OPTIONS,
         *JOIN_OPTIONS,
         (["--kvs-env"], "kvs_env", True),
+        (["--stop", "engine", "h1"], "stop", ("engine", "h1")),
+        (["--now", "--stop", "context", "SSH 0"], "now", True),
         (["--token", "own"], "token", "own"),
     ],
     EngineRoleOptions: ENGINE_OPTIONS,
@@ -332,6 +335,29 @@ def test_options_of_a_driver_are_checked_as_they_are_read() -> None:
     with pytest.raises(UsageError, match="unrecognized arguments: --no-such") as error:
         parse_driver(["--no-such"], "python -m disbatch")
     assert error.value.hint == "see python -m disbatch --help"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stop"], "argument --stop: expected 2 arguments (see dbUtil.sh --help)"),
+        (["--stop", "engine"], "argument --stop: expected 2 arguments (see dbUtil.sh --help)"),
+        (
+            ["--stop", "run", "x"],
+            "argument --stop: 'run' cannot be stopped (write --stop context NAME or --stop engine NAME)",
+        ),
+        (["--now"], "--now needs --stop (name what is to be stopped)"),
+    ],
+)
+def test_what_is_to_be_stopped_is_named(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_context(arguments, "dbUtil.sh")
+    assert str(error.value) == message
+
+
+def test_options_of_a_context_are_read() -> None:
+    assert parse_context(["-s", "a:1"], "dbUtil.sh").nodes == (SshNode("a", 1),)
+    assert parse_context(["--stop", "engine", "h1", "--now"], "dbUtil.sh").stop == ("engine", "h1")
 
 
 # Help.

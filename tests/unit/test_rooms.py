@@ -34,6 +34,7 @@ PURE = {
     "kvsstcp/store.py",
     "kvsstcp/auth.py",
     "driver/events.py",
+    "driver/snapshot.py",
     "driver/fleet.py",
     "driver/membership.py",
     "driver/controller.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import deque
@@ -147,6 +148,9 @@ class Store:
     def listen(self, key: bytes, handler: Callable[[bytes, bytes, int | None], None]) -> None:
         self.listeners[key] = handler
 
+    def replace(self, key: bytes, tag: bytes, value: bytes) -> None:
+        self.house.did("replace", key, tag, value)
+
     def put(self, key: bytes, tag: bytes, value: bytes) -> None:
         self.house.did("put", key, messages.decode(value) if tag == messages.TAG else (tag, value))
 
@@ -193,6 +197,26 @@ class Child:
         self.house.did("clear away")
 
 
+class Press:
+    """Stands for the publisher."""
+
+    def __init__(self, post: Callable[[], None]) -> None:
+        self.post = post
+        self.changes = 0
+        self.closed = False
+
+    def changed(self) -> None:
+        self.changes += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def state_of(controller: object, now: float) -> dict[str, object]:
+    """Stand for the state of a run."""
+    return {"of": type(controller).__name__, "time": now}
+
+
 class Log:
     """Stands for the log."""
 
@@ -214,6 +238,7 @@ class House:
 
     driver: DriverLoop
     store: Store
+    press: Press
     child: Child | None = None
     child_failure: DisbatchError | None = None
     is_listened_to = False
@@ -229,12 +254,18 @@ class House:
         self._event_loop = event_loop or cast("EventLoop", self.loop)
         monkeypatch.setattr(loop_file, "time", SimpleNamespace(time=lambda: NOW))
         monkeypatch.setattr(loop_file, "Server", self._make_store)
+        monkeypatch.setattr(loop_file, "Publisher", self._make_press)
+        monkeypatch.setattr("disbatch.driver.snapshot.state", state_of)
         monkeypatch.setattr(loop_file, "Launched", lambda *given, **named: Child(self, *given, **named))
         monkeypatch.setattr(descriptors, "make_room", self._make_room)
 
     def _make_store(self, *given: object, **named: Any) -> Store:  # noqa: ANN401 - as the loop gives them
         self.store = Store(self, *given, **named)
         return self.store
+
+    def _make_press(self, _loop: object, post: Callable[[], None]) -> Press:
+        self.press = Press(post)
+        return self.press
 
     def _make_room(self, needed: int) -> tuple[int, int]:
         self.did("make room", needed)
@@ -245,6 +276,8 @@ class House:
         controller: Controller | None = None,
         recorder: Recorder | None = None,
         own_context: OwnContext = OWN_CONTEXT,
+        *,
+        forget: bool = True,
     ) -> None:
         """Make the driver's loop and let it serve; nothing has happened then."""
         self.driver = DriverLoop(
@@ -258,7 +291,8 @@ class House:
             lambda lines: self.did("recorded", *lines) if self.is_listened_to else None,
         )
         self.driver.serve(cast("socket.socket", "the listening socket"), b"s3cret")
-        self.done.clear()
+        if forget:
+            self.done.clear()
 
     def did(self, *what: object) -> None:
         self.done.append(what)
@@ -291,6 +325,10 @@ class House:
     def heard(self) -> list[events.Event]:
         """What the controller was told, the end of its patience aside."""
         return [event for event in self.events if not isinstance(event, events.PatienceEnded)]
+
+    @property
+    def replaced(self) -> list[tuple[object, ...]]:
+        return self.all("replace")
 
     def all(self, what: str) -> list[tuple[object, ...]]:
         return [values[1:] for values in self.done if values[0] == what]
@@ -718,8 +756,9 @@ def test_an_own_context_that_has_not_ended_by_then_leaves_no_empty_file(house: H
 class Shared:
     """Stands for a store that somebody else serves."""
 
-    def __init__(self, _loop: EventLoop, connected: object, on_lost: Callable[[str], None]) -> None:
-        self.connected = connected
+    def __init__(self, _loop: EventLoop, connected: object, replacing: object, on_lost: Callable[[str], None]) -> None:
+        self.connected = (connected, replacing)
+        self.replaced: list[tuple[bytes, bytes, bytes]] = []
         self.lose = on_lost
         self.posted: list[tuple[bytes, bytes, bytes]] = []
         self.turns_until_sent = 0
@@ -728,8 +767,11 @@ class Shared:
     def put(self, key: bytes, tag: bytes, value: bytes) -> None:
         self.posted.append((key, tag, value))
 
+    def replace(self, key: bytes, tag: bytes, value: bytes) -> None:
+        self.replaced.append((key, tag, value))
+
     @property
-    def unsent(self) -> bool:
+    def unsettled(self) -> bool:
         self.turns_until_sent -= 1
         return self.turns_until_sent >= 0
 
@@ -740,10 +782,11 @@ class Shared:
 @pytest.fixture
 def shared(house: House, monkeypatch: pytest.MonkeyPatch) -> Shared:
     monkeypatch.setattr(loop_file, "OtherStore", Shared)
-    house.driver.use_store(cast("socket.socket", "the connection"), "there:1")
+    connected, replacing = cast("list[socket.socket]", ["the connection", "the other"])
+    house.driver.use_store(connected, replacing, "there:1")
     made = house.driver.store
     assert isinstance(made, Shared)
-    assert made.connected == "the connection"
+    assert made.connected == ("the connection", "the other")
     return made
 
 
@@ -757,6 +800,39 @@ def test_what_is_for_programs_goes_into_the_store_that_they_share(house: House, 
     house.run(events.AnnounceBarrier(b"key", 5), events.SendToEngine(1, message), THE_END)
     assert shared.posted == [(b"key", b"ASTR", b"5")]
     assert house.all("put") == [(messages.engine_key(JOB, 1), message)]
+
+
+STATE = json.dumps({"of": "Script", "time": NOW}).encode()
+POSTED = (b"DisBatch status", b"JSON", STATE)
+NOT_YET = (b"DisBatch status", b"ASTR", b"<Starting...>")
+
+
+def test_a_run_that_has_not_begun_is_posted_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(monkeypatch)
+    house.open(forget=False)
+    assert house.replaced == [NOT_YET]
+
+
+def test_whatever_happens_makes_the_posted_state_old(house: House) -> None:
+    house.arrives(messages.EngineLeft(1))
+    house.run()
+    assert house.press.changes
+    assert house.press.closed, "when the run has ended"
+
+
+def test_the_state_is_posted_as_json(house: House) -> None:
+    house.press.post()
+    assert house.replaced == [POSTED]
+
+
+def test_the_state_is_posted_in_both_stores_and_at_the_end_where_it_outlives_the_run(
+    house: House, shared: Shared
+) -> None:
+    assert shared.replaced == [NOT_YET]
+    house.press.post()
+    assert house.replaced == [POSTED]
+    house.run(THE_END)
+    assert shared.replaced == [NOT_YET, POSTED, POSTED]
 
 
 def test_a_shared_store_that_is_lost_ends_the_list_of_tasks(house: House, shared: Shared) -> None:

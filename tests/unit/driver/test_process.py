@@ -114,8 +114,8 @@ class Run:
         assert listening is self.bench.listening
         self.secret = secret
 
-    def use_store(self, connected: object, _where: str) -> None:
-        self.used = connected
+    def use_store(self, connected: object, replacing: object, _where: str) -> None:
+        self.used = (connected, replacing)
 
     def serve_until(self, is_over: Callable[[], bool]) -> None:
         self.served_until = is_over
@@ -573,6 +573,9 @@ class Elsewhere:
         if self.failure:
             raise self.failure
 
+    def clone(self) -> Elsewhere:
+        return self
+
     def detach(self) -> str:
         return "the connection"
 
@@ -675,7 +678,7 @@ def test_another_store_is_the_one_that_the_user_means(
     monkeypatch.setenv("KVSSTCP_SECRET", "its secret")
     assert main(*HERE, *arguments) == 0
     assert elsewhere.connected == [(host, 80, "its secret")]
-    assert bench.run.used == "the connection"
+    assert bench.run.used == ("the connection", "the connection")
     assert bench.run.secret not in (None, b"its secret"), "the run's own store has a secret of its own"
     assert bench.run.own_context.environment["KVSSTCP_SECRET"] != "its secret"
     assert command.closed is ("--taskcommand" in arguments)

@@ -26,6 +26,9 @@ class Served:
         self.kept: dict[bytes, deque[tuple[bytes, bytes]]] = {}
         self.listeners: dict[bytes, Handler] = {}
 
+    def replace(self, key: bytes, tag: bytes, value: bytes) -> None:
+        self.kept[key] = deque([(tag, value)])
+
     def put(self, key: bytes, tag: bytes, value: bytes, peer: int | None = None) -> None:
         if key in self.listeners:
             self.listeners[key](tag, value, peer)
@@ -55,7 +58,13 @@ def own(served: Served) -> OwnStore:
 def test_what_is_put_is_in_the_runs_own_store(served: Served, own: OwnStore) -> None:
     own.put(b"key", b"JSON", b"{}")
     assert served.kept == {b"key": deque([(b"JSON", b"{}")])}
-    assert own.unsent == 0
+    assert not own.unsettled
+
+
+def test_a_value_replaces_another_in_the_runs_own_store(served: Served, own: OwnStore) -> None:
+    own.put(b"key", ASTR, b"old")
+    own.replace(b"key", b"JSON", b"{}")
+    assert served.kept == {b"key": deque([(b"JSON", b"{}")])}
 
 
 @pytest.mark.parametrize("comes_first", ["value", "request"])
@@ -148,17 +157,30 @@ class Bench:
         self.parser = RequestParser(Limits())
         self.lost: list[str] = []
         self.got: list[bytes] = []
-        self.store = OtherStore(self.loop, ours, self.lost.append)
+        replacing, self.second = socket.socketpair()
+        self.second.setblocking(False)
+        self.second_parser = RequestParser(Limits())
+        self.store = OtherStore(self.loop, ours, replacing, self.lost.append)
 
     def requests(self) -> list[Request]:
+        return self._requests(self.server, self.parser)
+
+    def replacing_requests(self) -> list[Request]:
+        return self._requests(self.second, self.second_parser)
+
+    def _requests(self, server: socket.socket, parser: RequestParser) -> list[Request]:
         try:
-            data = self.server.recv(1 << 16)
+            data = server.recv(1 << 16)
         except BlockingIOError:
             return []
-        return list(self.parser.feed(data))
+        return list(parser.feed(data))
 
     def reply(self, value: bytes) -> None:
         self.server.sendall(encode_reply(ASTR, value))
+        self.loop.turn(0)
+
+    def gives_back(self, value: bytes) -> None:
+        self.second.sendall(encode_reply(ASTR, value))
         self.loop.turn(0)
 
 
@@ -168,6 +190,7 @@ def bench() -> Iterator[Bench]:
     yield made
     made.store.close()
     made.server.close()
+    made.second.close()
     made.loop.close()
 
 
@@ -212,6 +235,52 @@ def test_a_reply_that_nobody_has_asked_for_does_no_harm(bench: Bench) -> None:
     assert not bench.lost
 
 
+def put_of(value: bytes) -> Put:
+    return Put(b"key", ASTR, value)
+
+
+def test_a_value_replaces_the_one_that_was_there(bench: Bench) -> None:
+    bench.store.replace(b"key", ASTR, b"new")
+    assert bench.replacing_requests() == [put_of(b"new"), Get(b"key")]
+    bench.gives_back(b"old")
+    assert bench.replacing_requests() == []
+    bench.store.replace(b"key", ASTR, b"newer")
+    assert bench.replacing_requests() == [put_of(b"newer"), Get(b"key")]
+
+
+def test_a_value_that_replaces_none_is_put_again(bench: Bench) -> None:
+    bench.store.replace(b"key", ASTR, b"new")
+    bench.replacing_requests()
+    bench.gives_back(b"new")
+    assert bench.replacing_requests() == [put_of(b"new")]
+
+
+def test_of_values_that_a_slow_store_has_no_time_for_the_last_counts(bench: Bench) -> None:
+    for number in range(4):
+        bench.store.replace(b"key", ASTR, b"%d" % number)
+    assert bench.replacing_requests() == [put_of(b"0"), Get(b"key")]
+    bench.gives_back(b"0")
+    assert bench.replacing_requests() == [put_of(b"0"), put_of(b"3"), Get(b"key")]
+
+
+def test_replacing_does_not_disturb_a_request_that_waits(bench: Bench) -> None:
+    bench.store.get(b"tasks", bench.got.append)
+    bench.store.replace(b"key", ASTR, b"new")
+    assert bench.requests() == [Get(b"tasks")]
+    bench.gives_back(b"old")
+    assert not bench.got
+    bench.reply(b"task")
+    assert bench.got == [b"task"]
+
+
+def test_another_store_is_lost_once_whichever_connection_tells(bench: Bench) -> None:
+    bench.second.close()
+    bench.loop.turn(0)
+    bench.server.close()
+    bench.loop.turn(0)
+    assert len(bench.lost) == 1
+
+
 @pytest.mark.parametrize("mishap", ["end", "nonsense"])
 def test_another_store_that_is_lost_is_told_of_once(bench: Bench, mishap: str) -> None:
     bench.store.get(b"key", bench.got.append)
@@ -227,12 +296,19 @@ def test_another_store_that_is_lost_is_told_of_once(bench: Bench, mishap: str) -
     assert not bench.got
 
 
-def test_what_another_store_has_not_read_is_unsent_until_it_is_given_up(bench: Bench) -> None:
-    assert bench.store.unsent == 0
+def test_what_another_store_has_not_read_is_unsettled_until_it_is_given_up(bench: Bench) -> None:
+    seen = [bench.store.unsettled]
     bench.store.put(b"key", ASTR, b"x" * 3_000_000)
-    assert bench.store.unsent > 0
+    seen.append(bench.store.unsettled)
     bench.store.close()
-    assert bench.store.unsent == 0
+    assert [*seen, bench.store.unsettled] == [False, True, False]
+
+
+def test_a_replacement_is_unsettled_until_the_old_value_is_gone(bench: Bench) -> None:
+    bench.store.replace(b"key", ASTR, b"new")
+    seen = [bench.store.unsettled]
+    bench.gives_back(b"old")
+    assert [*seen, bench.store.unsettled] == [True, False]
 
 
 def test_after_the_end_another_store_tells_nothing(bench: Bench) -> None:

@@ -38,6 +38,9 @@ class Table:
         self.values.setdefault(key, deque()).extend(values)
         self._hand_over()
 
+    def replace(self, key: bytes, _tag: bytes, _value: bytes) -> None:
+        raise AssertionError(f"{key!r} is not for it to replace")
+
     def put(self, key: bytes, tag: bytes, value: bytes) -> None:
         self.posted.append((key, tag, value))
         self.submit(value, key=key)
@@ -48,8 +51,8 @@ class Table:
         self._hand_over()
 
     @property
-    def unsent(self) -> int:
-        return 0
+    def unsettled(self) -> bool:
+        return False
 
     def close(self) -> None:
         self.waiting = None
