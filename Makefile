@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages test lint unit reference demo bench bench-store build clean
+.PHONY: help setup system-packages test lint unit reference demo bench bench-growth bench-store build clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ demo: $(READY)  ## run an example on all cores of this machine and show what com
 
 bench: $(READY)  ## measure how many tasks a second go through
 	$(BIN)/python benchmarks/throughput.py
+
+bench-growth: $(READY)  ## measure what it takes to add a context to a run that goes on
+	$(BIN)/python benchmarks/growth.py
 
 bench-store: $(READY)  ## measure what connections to the key-value store cost
 	$(BIN)/python benchmarks/store.py
