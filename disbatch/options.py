@@ -39,6 +39,9 @@ STOPPABLE = ("context", "engine")
 OF_ENVIRONMENT = Address("", 0)
 """Stands for the key-value store that the environment names."""
 
+GPU_HAS_NO_EFFECT = "-g/--gpu has no effect any more; -E VARIABLE gives each task an element of a list, such as one GPU"
+"""What users hear who give that option, in whatever role."""
+
 TASKS = "tasks"
 HOSTS = "hosts and cores"
 FAILURES = "failed tasks, and resuming"
@@ -70,6 +73,13 @@ class ContextOptions:
         group=HOSTS,
         help="cores per task; may be fractional: 0.5 runs two tasks at once on a core (default: 1; in dbUtil.sh: what "
         "the run was started with)",
+    )
+    gpu: bool = option(
+        "-g",
+        "--gpu",
+        default=False,
+        group=HOSTS,
+        help="deprecated: it is accepted and has no effect",
     )
     label: str | None = option(
         "-l",

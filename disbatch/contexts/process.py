@@ -91,6 +91,8 @@ class Context:
                 task_limit=self._asked.task_limit,
             )
         )
+        if self._asked.gpu:
+            _tell(options.GPU_HAS_NO_EFFECT)
         self._loop.after(ANSWER_PATIENCE, partial(self._fail, "the driver did not answer"))
         self._loop.on_signal(signal.SIGCHLD, self._reap)
         self._loop.on_request_to_end(self._told_to_end)

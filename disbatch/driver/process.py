@@ -128,7 +128,7 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
         if beginning.task_file is not None:
             source = Feeder(beginning.task_file, beginning.earlier, loop, driver.happened)
         else:
-            source = Submissions(driver.store, beginning.earlier, driver.happened)
+            source = Submissions(driver.store, beginning.earlier, driver.happened, log.info)
             recorded.listeners.append(source.recorded)
             if asked.task_command is not None:
                 command = _start_command(asked, beginning.other_store, port, secret, loop, source)
@@ -184,6 +184,8 @@ def _announce(asked: DriverOptions, beginning: Beginning) -> None:
         _tell("--insecure-kvs: whoever can connect to this machine can run commands as you while this run goes on")
     if beginning.other_store is not None and asked.use_address is not None:
         _tell("--use-address has no effect together with --kvsserver")
+    if asked.gpu:
+        _tell(options.GPU_HAS_NO_EFFECT)
     if asked.startup_only:
         print(beginning.files.script, flush=True)
     if beginning.earlier is not None:

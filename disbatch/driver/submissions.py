@@ -35,9 +35,19 @@ _MARK_BYTES = 16
 
 
 class Submissions:
-    """Gives the items that were submitted; `tell` takes one event for each `read`, when there is something."""
+    """Gives the items that were submitted; `tell` takes one event for each `read`, when there is something.
 
-    def __init__(self, store: PublicStore, earlier: EarlierRuns | None, tell: Callable[[Event], None]) -> None:
+    `note` writes into the log.
+    """
+
+    def __init__(
+        self,
+        store: PublicStore,
+        earlier: EarlierRuns | None,
+        tell: Callable[[Event], None],
+        note: Callable[[str, str], None],
+    ) -> None:
+        self._note = note
         self._store = store
         self._earlier = earlier
         self._tell = tell
@@ -98,6 +108,7 @@ class Submissions:
         if len(self._signed_in) < len(SIGN_IN):
             self._store.get(SIGN_IN[len(self._signed_in)], self._sign_in)
         else:
+            self._note("tasks come from %s", repr(self._signed_in[0].decode(errors="replace")))
             self._go_on()
 
     def _submitted(self, value: bytes) -> None:

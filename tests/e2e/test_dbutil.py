@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disbatch.kvsstcp import KVSClient
+from disbatch.options import GPU_HAS_NO_EFFECT
 from tests.e2e.support import PATIENCE, Workplace, eventually, finish, read_status
 
 if TYPE_CHECKING:
@@ -103,6 +104,14 @@ def test_an_added_context_shares_out_what_it_was_told_to(work: Workplace) -> Non
     eventually(lambda: {work.text("begun.1"), work.text("begun.2")} == {"a\n", "b\n"}, "a device for each")
     let_end(work, run)
     assert finish(added, timeout=PATIENCE).returncode == 0
+
+
+def test_an_option_of_the_past_is_accepted_and_said_to_do_nothing(work: Workplace) -> None:
+    run, script = begin(work, tasks=2)
+    added = add(work, script, "-s", "localhost:1", "-g")
+    work.await_file("begun.1")
+    let_end(work, run)
+    assert finish(added, timeout=PATIENCE) == (0, "", f"disbatch: {GPU_HAS_NO_EFFECT}\n")
 
 
 def test_per_engine_commands_run_in_what_is_added(work: Workplace) -> None:

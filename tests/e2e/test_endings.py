@@ -119,6 +119,15 @@ def test_a_failed_check_ends_the_run_at_its_barrier(work: Workplace) -> None:
     ]
 
 
+def test_a_failed_per_engine_command_fails_a_check(work: Workplace) -> None:
+    done = work.run_tasks(
+        "#DISBATCH PERENGINE START exit 4", "true", "#DISBATCH BARRIER CHECK", "touch too_much", slots=1
+    )
+    assert done.returncode == 1
+    assert "BARRIER CHECK in line 3: 1 of the tasks before it failed" in done.stderr
+    assert not (work.directory / "too_much").exists()
+
+
 def test_a_check_forgets_what_lies_before_the_last_barrier(work: Workplace) -> None:
     done = work.run_tasks("false", "#DISBATCH BARRIER", "true", "#DISBATCH BARRIER CHECK", "touch reached")
     assert done.returncode == 0

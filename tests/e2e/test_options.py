@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import disbatch
+from disbatch.options import GPU_HAS_NO_EFFECT
 from tests.e2e.support import DISBATCH, PATIENCE, finish, read_status
 
 if TYPE_CHECKING:
@@ -114,6 +115,14 @@ def test_a_label(work: Workplace) -> None:
     assert (work.directory / "run_my_label_localhost_engine_0.log").exists()
 
 
+def test_an_option_of_the_past_is_accepted_and_said_to_do_nothing(work: Workplace) -> None:
+    done = work.run_tasks("true", "true", options=["-g", "-e"])
+    assert done.returncode == 0
+    assert done.complaints[0] == f"disbatch: {GPU_HAS_NO_EFFECT}"
+    assert len(done.complaints) == 2
+    assert len(work.status()) == 2
+
+
 # Where files go.
 
 
@@ -130,6 +139,21 @@ def test_names_by_default(work: Workplace) -> None:
         "status.txt",
     }
     assert all(matches)
+
+
+def test_what_the_processes_of_a_run_print_is_kept(work: Workplace) -> None:
+    tools = work.directory / "tools"
+    tools.mkdir()
+    ssh = work.write("tools/ssh", "#!/bin/bash", "echo here speaks ssh; exit 255")
+    ssh.chmod(0o755)
+    # A host that has failed is no news any more when the run is over.
+    tasks = work.write("tasks", "until grep -q ssh run_*_context_launch.log; do sleep 0.02; done")
+    env = {"PATH": f"{tools}:{os.environ['PATH']}"}
+    assert work.run("-s", "localhost:1,elsewhere:1", "-p", "run", tasks.name, env=env).returncode == 0
+    assert work.text("run_SSH0_elsewhere_engine_wrap.log") == "here speaks ssh\n"
+    (path,) = work.directory.glob("run_*_context_launch.log")
+    assert re.fullmatch(r"run_\d+_context_launch.log", path.name)
+    assert work.text(path.name) == "disbatch: elsewhere runs no tasks: here speaks ssh\n"
 
 
 @pytest.mark.parametrize(
@@ -289,8 +313,8 @@ def test_help_tells_of_every_option(work: Workplace) -> None:
     done = work.run("-h")
     assert (done.returncode, done.stderr) == (0, "")
     options = (
-        "-C --context-task-limit -c --cpusPerTask -e --exit-code -f --fail-fast --force-resume --kvsserver -l --label "
-        "--logfile --loglevel --mailFreq --mailTo -p --prefix -R --retry -r --resume-from -S --startup-only -s "
+        "-C --context-task-limit -c --cpusPerTask -e --exit-code -f --fail-fast --force-resume -g --gpu --kvsserver -l "
+        "--label --logfile --loglevel --mailFreq --mailTo -p --prefix -R --retry -r --resume-from -S --startup-only -s "
         "--ssh-node --status-header -t --tasksPerNode --taskcommand --taskserver --use-address --version"
     )
     for option in options.split():

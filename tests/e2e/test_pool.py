@@ -101,6 +101,12 @@ def test_a_context_goes_when_it_was_given_its_tasks_and_its_stop_commands_run(wo
     assert work.text("stopped.1") == "stop\n"
 
 
+def test_a_limit_of_0_is_none(work: Workplace) -> None:
+    done = work.run("-C", "0", "-s", "localhost:2", work.write("tasks", *[NOTE] * 20).name)
+    assert (done.returncode, len(done.complaints)) == (0, 1)
+    assert ran(work) == [(task, 0) for task in range(20)]
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_no_context_is_given_more_than_its_limit(work: Workplace, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - what matters is that it is the same again
@@ -158,6 +164,24 @@ def test_what_is_stopped_now_ends_what_it_runs_which_runs_again_elsewhere(
     assert finish(two, timeout=PATIENCE).returncode == 0
     assert ran(work) == [(0, 0), (0, 1), (1, 1), (2, 1), (3, 1)]
     assert sorted(line.task_id for line in read_status(work.directory / "run_status.txt")) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("message", [messages.StopEngine(0, now=False), messages.StopContext(0, now=False)])
+def test_what_is_stopped_runs_its_stop_commands_then(work: Workplace, message: messages.Message) -> None:
+    stop = "#DISBATCH PERENGINE STOP echo $DISBATCH_ENGINE_RANK >> stopped; ls begun.* >> stopped"
+    run = work.start("-s", "localhost:1", "-p", "run", work.write("tasks", stop, WAIT, WAIT).name)
+    work.await_file("begun.0")
+    tell(work, message)
+    eventually(lambda: "told to finish" in log_of_engine(work, 0), "the engine to hear of it")
+    assert not (work.directory / "stopped").exists()
+    work.write("go.0")
+    eventually(lambda: "leaving" in log_of_engine(work, 0), "the engine to leave")
+    assert work.text("stopped") == "0\nbegun.0\n"
+    work.write("go.1")
+    added = add(work, work.directory / "run_dbUtil.sh", "-s", "localhost:1")
+    assert finish(run, timeout=PATIENCE).returncode == 0
+    assert finish(added, timeout=PATIENCE).returncode == 0
+    assert ran(work) == [(0, 0), (1, 1)]
 
 
 @pytest.mark.parametrize(("kind", "name"), [("engine", "0"), ("context", "SSH0")])

@@ -454,9 +454,9 @@ def test_a_task_file_may_share_a_store(work: Workplace, server: Server) -> None:
     run = server.start("--kvsserver", server.where, tasks.name)
     with server.client() as client:
         assert client.get("passed", False, PATIENCE) == b"1"
+    assert not list(work.directory.glob("*_kvsinfo.txt"))
     work.write("go")
     assert finish(run, timeout=PATIENCE).returncode == 0
-    assert not list(work.directory.glob("*_kvsinfo.txt"))
     assert server.process.poll() is None
 
 

@@ -129,6 +129,15 @@ def test_a_header_does_not_matter(work: Workplace) -> None:
     assert [line.split("\t")[0] for line in lines] == ["ROE[ PSZ]", "   S"]
 
 
+def test_a_status_file_of_an_earlier_version_is_good_enough(work: Workplace) -> None:
+    work.write("tasks", log("a"), log("b"))
+    old = '\t0\t1\t-1\tworker\t8016\t0\t10.0486528873\t1458660919.78\t1458660929.83\t0\t""\t0\t""\t' + log("a")
+    work.write("old_status.txt", old)
+    assert run(work, "second", "-r", "old_status.txt").returncode == 0
+    assert ran(work) == ["b"]
+    assert flags(work, "second") == [(0, "   S"), (1, "    ")]
+
+
 @pytest.mark.parametrize(
     ("tasks", "told"),
     [

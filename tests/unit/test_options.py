@@ -62,6 +62,8 @@ def complaint(role: type[ContextOptions | JoinOptions], *arguments: str) -> str:
 CONTEXT_OPTIONS: list[tuple[list[str], str, object]] = [
     (["-c", "2"], "cpus_per_task", 2.0),
     (["--cpusPerTask=0.3"], "cpus_per_task", 0.3),
+    (["-g"], "gpu", True),
+    (["--gpu"], "gpu", True),
     (["-l", "big ones"], "label", "big ones"),
     (["--label", "x"], "label", "x"),
     (["-s", "a:1"], "ssh_nodes", ((SshNode("a", 1),),)),
@@ -397,6 +399,7 @@ nodes = st.builds(SshNode, hosts, st.integers(1, 1000))
 servers = st.just(OF_ENVIRONMENT) | st.builds(Address, st.text("abc.:-"), st.integers(0, 65535))
 context_fields: dict[str, st.SearchStrategy[Any]] = {
     "cpus_per_task": st.none() | st.floats(min_value=1e-3, max_value=1e6),
+    "gpu": st.booleans(),
     "label": st.none() | printable,
     "ssh_nodes": st.lists(st.lists(nodes, min_size=1).map(tuple), max_size=3).map(tuple),
     "tasks_per_node": st.none() | st.integers(1, 10_000),

@@ -156,6 +156,13 @@ def test_a_line_of_the_first_versions_is_read() -> None:
     assert read(OLD_LINE).place_of(314) == 0
 
 
+@pytest.mark.parametrize("flags", [b"", b"E", b"S", b"RO", b"OES", b"ROE", b"  E ", b"   S", b"ROE  ", b"ROE S"])
+def test_flags_of_every_earlier_version_are_read(flags: bytes) -> None:
+    assert read(flags + OLD_LINE).place_of(314) == 0
+    recorded = Task(314, 315, NO_REPEAT, b"cd /work ; my -a 3")
+    assert judge(recorded, flags + OLD_LINE, retry=False, by_id_alone=False) == Decision(skip=True)
+
+
 def test_a_command_may_hold_tabs_and_carriage_returns() -> None:
     assert parse_line(line(command=b"a\tb\t\r")).command == b"a\tb\t\r"
     assert parse_line(line(command=b"")).command == b""

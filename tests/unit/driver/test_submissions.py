@@ -82,9 +82,13 @@ class Bench:
     def __init__(self, earlier: EarlierRuns | None = None, *, signed_in: bool = True) -> None:
         self.table = Table()
         self.told: list[Event] = []
-        self.submissions = Submissions(self.table, earlier, self.told.append)
+        self.noted: list[str] = []
+        self.submissions = Submissions(self.table, earlier, self.told.append, self.note)
         if signed_in:
             self.sign_in()
+
+    def note(self, text: str, *values: str) -> None:
+        self.noted.append(text % values)
 
     def sign_in(self, order: Iterable[int] = range(4)) -> None:
         for number in order:
@@ -142,7 +146,9 @@ def test_a_program_signs_in_with_four_values_in_any_order(order: tuple[int, ...]
     bench.submit(b"echo early")
     bench.sign_in(order[:3])
     assert not bench.told
+    assert not bench.noted
     bench.sign_in(order[3:])
+    assert bench.noted == [f"tasks come from {NAME.decode()!r}"]
     assert bench.items() == ItemsRead((task(0, b"echo early"),), ended=False)
     assert not any(bench.table.left(key) for key in SIGN_IN)
 
