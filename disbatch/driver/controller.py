@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from disbatch.driver.events import Command, Event, Item, Settings
-    from disbatch.driver.fleet import Engine
+    from disbatch.driver.fleet import Context, Engine
     from disbatch.taskfile import Complaint
 
 READ_AHEAD = 256
@@ -228,10 +228,13 @@ class Controller:
         context = self.fleet.give(engine, task.task_id)
         self._outstanding[task.task_id] = (task, engine)
         self._new.setdefault(engine.rank, []).append(task)
-        if context.has_enough:
+        self._dismiss_if_used_up(context)
+        return True
+
+    def _dismiss_if_used_up(self, context: Context) -> None:
+        if self.fleet.is_used_up(context):
             self._send_new_tasks()
             self._membership.dismiss(context)
-        return True
 
     def _recall_held_tasks(self) -> None:
         """Ask for tasks that wait at an engine while a cylinder is free elsewhere and none is left here to fill it."""
@@ -252,6 +255,7 @@ class Controller:
                 returned.append(self._outstanding.pop(task_id)[0])
         if self.phase is RunPhase.WORKING:
             self._give_back(returned)
+            self._dismiss_if_used_up(self.fleet.contexts[engine.context_rank])
 
     def _send_new_tasks(self) -> None:
         for rank, tasks in self._new.items():
@@ -373,6 +377,7 @@ class Controller:
         engine.lingering.clear()
         if self.phase is RunPhase.WORKING:
             self._give_back(tasks)
+            self._dismiss_if_used_up(self.fleet.contexts[engine.context_rank])
 
     # The end.
 

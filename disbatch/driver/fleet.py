@@ -53,7 +53,8 @@ class Engine:
 
     `tasks` are the ids of those it has been given and not reported; those of them in `lingering` need no cylinder any
     more, only their reports are still to come. `average` is of what its tasks took (s), infinite at first.
-    `recalled` while it is asked for the tasks that wait there; `nothing_runs` when all of its processes have ended for
+    `recalled` while it is asked for the tasks that wait there; `paused` when its context must not be given any more;
+    `nothing_runs` when all of its processes have ended for
     sure, although what it has said may not have been heard to its end. `assigned`, `finished` and `failed` count tasks;
     `host` and `pid` are what it says of itself, `came` and `heard` when it did so first and last (seconds since the
     epoch).
@@ -69,6 +70,7 @@ class Engine:
     lingering: set[int] = field(default_factory=set)
     average: float = math.inf
     recalled: bool = False
+    paused: bool = False
     nothing_runs: bool = False
     assigned: int = 0
     finished: int = 0
@@ -86,13 +88,18 @@ class Engine:
     @property
     def has_room(self) -> bool:
         """Whether a task given to it now would start at once."""
-        return self.stage is EngineStage.SERVING and self.wanting_cylinders < self.cylinders
+        return self.may_be_given and self.wanting_cylinders < self.cylinders
+
+    @property
+    def may_be_given(self) -> bool:
+        """Whether it takes tasks, and may have more of them."""
+        return self.stage is EngineStage.SERVING and not self.paused
 
     @property
     def may_hold_more(self) -> bool:
         """Whether a task given to it now would start soon enough to be better off than in the driver's list."""
         return (
-            self.stage is EngineStage.SERVING
+            self.may_be_given
             and not self.recalled
             and self.wanting_cylinders < self.cylinders * (1 + min(HELD_TASKS, int(HELD_WORK / self.average)))
         )
@@ -123,6 +130,8 @@ class Context:
     environment_resources: tuple[str, ...] = ()
     task_limit: int = 0
     given: int = 0
+    paused: bool = False
+    dismissed: bool = False
     gone: bool = False
     system: str = ""
     host: str = ""
@@ -239,13 +248,33 @@ class Fleet:
         self._queue(engine)
         context = self.contexts[engine.context_rank]
         context.given += 1
+        self._pause(context, paused=context.has_enough)
         return context
+
+    def _pause(self, context: Context, *, paused: bool) -> None:
+        """Give nothing to the engines of the context as long as it has enough; tasks that come back change that."""
+        if paused is not context.paused:
+            context.paused = paused
+            for rank in context.engines:
+                self.engines[rank].paused = paused
+                self._queue(self.engines[rank])
+
+    def is_used_up(self, context: Context) -> bool:
+        """Whether the context, not dismissed yet, has been given all that it may be, and none of it can come back."""
+        engines = (self.engines[rank] for rank in context.engines)
+        return (
+            context.has_enough
+            and not context.dismissed
+            and not any(engine.recalled and engine.can_hear for engine in engines)
+        )
 
     def take_back(self, engine: Engine, task_id: int) -> None:
         """Note that the engine has returned a task that it had not begun."""
         self.release(engine, task_id)
         engine.assigned -= 1
-        self.contexts[engine.context_rank].given -= 1
+        context = self.contexts[engine.context_rank]
+        context.given -= 1
+        self._pause(context, paused=context.has_enough)
 
     def release(self, engine: Engine, task_id: int, elapsed: float | None = None) -> None:
         """Note that the engine has a task no longer; `elapsed` (s) is what it took, where it was run to its end."""
@@ -272,7 +301,7 @@ class Fleet:
             self._with_room.add(engine)
         if engine.may_hold_more:
             self._may_hold.add(engine)
-        if engine.holds and engine.stage is EngineStage.SERVING:
+        if engine.holds and engine.may_be_given:
             self._holding[engine.rank] = engine
         else:
             self._holding.pop(engine.rank, None)

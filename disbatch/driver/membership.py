@@ -109,6 +109,7 @@ class Membership:
     def dismiss(self, context: Context) -> None:
         """Let a context finish what its engines have, and give them nothing more."""
         self.may_wait = True
+        context.dismissed = True
         self._end_context(context, messages.FinishEngine())
 
     def close(self, *farewell: messages.ToEngine) -> None:
@@ -236,6 +237,7 @@ class Membership:
             return
         self._fleet.move(engine, EngineStage.LEAVING)
         for order in orders:
+            engine.recalled = engine.recalled or isinstance(order, messages.ReturnTasks)
             self._do(events.SendToEngine(engine.rank, order))
 
     def _engine_came(self, event: messages.EngineCame) -> None:

@@ -107,24 +107,29 @@ def test_a_limit_of_0_is_none(work: Workplace) -> None:
     assert ran(work) == [(task, 0) for task in range(20)]
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_no_context_is_given_more_than_its_limit(work: Workplace, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(50))
+def test_every_context_is_given_exactly_its_limit_and_every_task_done_once(work: Workplace, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - what matters is that it is the same again
-    limits = [chance.randrange(1, 12) for _ in range(3)]
-    number = sum(limits) + chance.randrange(1, 20)
+    limits = {label: chance.randrange(1, 12) for label in ("first", "second", "third")}
+    number = sum(limits.values()) + chance.randrange(1, 20)
     pause = chance.choice(["true", "sleep 0.01"])
     tasks = work.write("tasks", *[f"{pause}; {NOTE}"] * number)
-    run = work.start("-C", f"{limits[0]}", "-s", "localhost:2", "-p", "run", tasks.name)
+    own = ["-l", "first", "-C", f"{limits['first']}", "-s", f"localhost:{chance.randrange(1, 4)}"]
+    run = work.start(*own, "-p", "run", tasks.name)
     eventually((work.directory / "run_kvsinfo.txt").exists, "the address of the run")
     script = work.directory / "run_dbUtil.sh"
-    added = [add(work, script, "-s", f"localhost:{chance.randrange(1, 4)}", "-C", f"{limit}") for limit in limits[1:]]
+    added = [
+        add(work, script, "-s", f"localhost:{chance.randrange(1, 4)}", "-l", label, "-C", f"{limits[label]}")
+        for label in ("second", "third")
+    ]
     assert [finish(context, timeout=PATIENCE).returncode for context in added] == [0, 0]
-    added = [add(work, script, "-s", "localhost:1")]
-    assert finish(run, timeout=PATIENCE).returncode == 0
-    assert finish(added[0], timeout=PATIENCE).returncode == 0
+    last = add(work, script, "-s", "localhost:1", "-l", "last")
+    assert [finish(process, timeout=PATIENCE).returncode for process in (run, last)] == [0, 0]
     assert [task for task, _ in ran(work)] == list(range(number))
     given = Counter(engine for _, engine in ran(work))
-    assert sorted(given[engine] for engine in range(3)) == sorted(limits)
+    for label, limit in limits.items():
+        (log,) = work.directory.glob(f"run_{label}_localhost_engine_*.log")
+        assert given[int(log.stem.rpartition("_")[2])] == limit
 
 
 # Sent away

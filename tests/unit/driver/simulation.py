@@ -309,7 +309,11 @@ class World:
                 assert not self.own_context_is_coming
                 self.own_context_is_coming = True
             elif isinstance(command, events.SendToContext):
-                self.context_with(command.token).inbox.append(command.message)
+                context = self.context_with(command.token)
+                context.inbox.append(command.message)
+                if isinstance(command.message, messages.EndContext) and self.controller.phase is RunPhase.WORKING:
+                    limit = next(c.task_limit for c in self.controller.fleet.contexts if c.token == command.token)
+                    assert self.given[command.token] == limit, "a context was dismissed before it was given its tasks"
             elif isinstance(command, events.SendToEngine):
                 self.send_to_engine(command)
             elif isinstance(command, events.WakeAfter):

@@ -405,6 +405,47 @@ def test_a_signal_before_there_is_anything_ends_the_run_at_once() -> None:
     assert run.end == events.EndRun(130, complete=False)
 
 
+def test_a_limit_counts_no_task_that_comes_back() -> None:
+    """The one engine is asked for what waits there when a task for the other makes the number full."""
+    run = Play()
+    run.reads(*tasks(*range(12)), ended=False)
+    run.happens(context_came(TOKEN, 1, 1, task_limit=20))
+    run.comes(0)
+    run.comes(1)
+    run.is_ready(0)
+    run.ends(0, 0, elapsed=0.001)
+    run.is_ready(1)
+    run.ends(1, 11, elapsed=0.001)
+    assert run.said_to(0)[-1] == messages.ReturnTasks()
+    (context,) = run.controller.fleet.contexts
+    returned = sorted(run.controller.fleet.engines[0].tasks)[1:]
+    run.reads(*tasks(*range(12, 40)), ended=False)
+    assert context.given == 20
+    assert run.said_to_context()[-1] != messages.EndContext(()), "what comes back is to be made up for first"
+    run.happens(messages.TasksReturned(0, tuple(returned)))
+    assert context.given == 20
+    assert run.said_to_context()[-1] == messages.EndContext(())
+    assert sum(map(len, run.given.values())) - len(returned) == 20
+
+
+@pytest.mark.parametrize("event", [events.EngineLost(0), messages.EngineLeft(0)])
+def test_an_engine_that_goes_unasked_does_not_keep_a_context_with_its_number(event: events.Event) -> None:
+    run = Play()
+    run.reads(*tasks(*range(12)), ended=False)
+    run.happens(context_came(TOKEN, 1, 1, task_limit=20))
+    run.comes(0)
+    run.comes(1)
+    run.is_ready(0)
+    run.ends(0, 0, elapsed=0.001)
+    run.is_ready(1)
+    run.ends(1, 11, elapsed=0.001)
+    run.reads(*tasks(*range(12, 40)), ended=False)
+    run.happens(event)
+    run.happens(messages.EngineProcessEnded(0, 0, ""))
+    assert run.said_to_context()[-1] == messages.EndContext(())
+    assert run.said_to_context().count(messages.EndContext(())) == 1
+
+
 def test_a_signal_when_every_task_has_its_line_leaves_nothing_to_resume() -> None:
     run = play(task(0), cylinders=[1])
     run.ends(0, 0)
