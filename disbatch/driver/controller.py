@@ -145,7 +145,7 @@ class Controller:
 
     def _note_heard(self, rank: int) -> None:
         engine = self.fleet.engine(rank)
-        if engine is not None:
+        if engine is not None and engine.pid:  # or somebody says what is not his to say
             engine.came = self._now if engine.came is None else engine.came
             engine.heard = self._now
 

@@ -195,6 +195,13 @@ class TellUser:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteInLog:
+    """Write a line on the course of the run into the log."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class WakeAfter:
     """Hand this event over once, so many seconds from now."""
 
@@ -220,6 +227,7 @@ Command = (
     | RecordBarrier
     | AnnounceBarrier
     | TellUser
+    | NoteInLog
     | WakeAfter
     | EndRun
 )

@@ -221,7 +221,12 @@ class Fleet:
         self._queue(engine)
 
     def move(self, engine: Engine, stage: EngineStage) -> None:
-        """Note that an engine has got to another stage; `serve` is for the one that takes tasks."""
+        """Note that an engine has got to another stage; `serve` is for the one that takes tasks.
+
+        Raises ValueError for a stage that it has left behind.
+        """
+        if stage.value < engine.stage.value:
+            raise ValueError(f"engine {engine.rank} is {engine.stage.name} and cannot be {stage.name} again")
         if engine.stage is EngineStage.SERVING:
             self.cylinders -= engine.cylinders
             self._holding.pop(engine.rank, None)

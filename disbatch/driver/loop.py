@@ -94,6 +94,8 @@ class DriverLoop:
         self._host = os.uname().nodename
         self._pid = os.getpid()
         self._end: events.EndRun | None = None
+        self._lines: list[bytes] = []
+        """What is not in the status file yet."""
         self._former_limit = descriptors.make_room(DESCRIPTORS)
         # From the beginning: a signal may come before anything else does.
         self._loop.on_request_to_end(
@@ -215,18 +217,23 @@ class DriverLoop:
     # Commands.
 
     def _perform(self, commands: Sequence[events.Command]) -> None:
-        lines = [line for command in commands if (line := self._line_for(command)) is not None]
-        for line in lines:
-            self._recorder.add(line)
+        for command in commands:
+            line = self._line_for(command)
+            if line is not None:
+                self._recorder.add(line)
+                self._lines.append(line)
         try:
             self._recorder.flush()
         except DisbatchError as error:
             self.happened(events.RecordingFailed(str(error)))
         else:
-            if lines and self._on_recorded is not None:
-                self._on_recorded(lines)
+            if self._lines and self._on_recorded is not None:
+                self._on_recorded(self._lines)
+            self._lines = []
         for command in commands:
-            self._do(command)
+            # What is not in the file is not announced either.
+            if not (self._lines and isinstance(command, events.AnnounceBarrier)):
+                self._do(command)
 
     def _line_for(self, command: events.Command) -> bytes | None:
         if isinstance(command, events.RecordTask):
@@ -251,6 +258,8 @@ class DriverLoop:
             self._server.put(key, messages.TAG, messages.encode(command.message))
         elif isinstance(command, events.AnnounceBarrier):
             self.store.put(command.key, wire.ASTR, b"%d" % command.task_id)
+        elif isinstance(command, events.NoteInLog):
+            self._log.info("%s", command.text)
         elif isinstance(command, events.TellUser):
             self._log.error("%s", command.text)
             self._tell(command.text)

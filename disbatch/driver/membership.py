@@ -108,6 +108,7 @@ class Membership:
 
     def dismiss(self, context: Context) -> None:
         """Let a context finish what its engines have, and give them nothing more."""
+        self._note(f"context {context.label} was given its {context.task_limit} tasks and is let go")
         self.may_wait = True
         context.dismissed = True
         self._end_context(context, messages.FinishEngine())
@@ -134,6 +135,9 @@ class Membership:
     def _tell(self, text: str) -> None:
         self._news.append(text)
 
+    def _note(self, text: str) -> None:
+        self._do(events.NoteInLog(text))
+
     # Contexts.
 
     def _context_came(self, event: messages.ContextCame) -> None:
@@ -153,6 +157,8 @@ class Membership:
         context = self._fleet.admit_context(event)
         admission = messages.ContextAdmitted(context.rank, context.label, context.engines)
         self._do(events.SendToContext(event.token, admission))
+        nodes = ", ".join(f"engine {rank} on {self._fleet.engines[rank].node}" for rank in context.engines)
+        self._note(f"context {context.label} of {event.host}, pid {event.pid}, has come: {nodes}")
 
     def _other_version(self, version: str) -> str:
         return f"it is of version {version}, the driver of {self._settings.version}"
@@ -176,12 +182,16 @@ class Membership:
     def _context_told_to_end(self, event: messages.ContextToldToEnd) -> None:
         if not 0 <= event.context_rank < len(self._fleet.contexts):
             return
-        self._end_context(self._fleet.contexts[event.context_rank], *CANCEL)
+        context = self._fleet.contexts[event.context_rank]
+        self._note(f"context {context.label} was told to end")
+        self._end_context(context, *CANCEL)
 
     def _context_to_stop(self, event: messages.StopContext) -> None:
         if 0 <= event.context_rank < len(self._fleet.contexts):
             self.may_wait = True
-            self._end_context(self._fleet.contexts[event.context_rank], *(CANCEL if event.now else DRAIN))
+            context = self._fleet.contexts[event.context_rank]
+            self._note(f"context {context.label} is to stop{' now' * event.now}")
+            self._end_context(context, *(CANCEL if event.now else DRAIN))
 
     def _end_context(self, context: Context, *orders: messages.ToEngine) -> None:
         for engine in self._engines_of(context):
@@ -201,6 +211,8 @@ class Membership:
             self._context_is_gone(context)
 
     def _context_is_gone(self, context: Context) -> None:
+        if not context.gone:
+            self._note(f"context {context.label} has gone")
         context.gone = True
         self._abandon(context)
 
@@ -221,6 +233,7 @@ class Membership:
         if engine is None:
             return
         self.may_wait = True
+        self._note(f"engine {engine.rank} on {engine.node} is to stop{' now' * event.now}")
         if engine.stage is EngineStage.EXPECTED:
             self._fleet.move(engine, EngineStage.GONE)  # it is refused when it comes
         else:
@@ -276,10 +289,13 @@ class Membership:
         engine = self._fleet.engine(event.engine_rank)
         if engine is not None and engine.stage is EngineStage.STARTING:
             self._fleet.serve(engine, event.cylinders)
+            self._note(
+                f"engine {engine.rank} on {engine.node}, pid {engine.pid}, takes {event.cylinders} tasks at once"
+            )
 
     def _engine_unfit(self, event: messages.EngineUnfit) -> None:
         engine = self._fleet.engine(event.engine_rank)
-        if engine is not None:
+        if engine is not None and engine.can_hear:
             self._tell(f"{engine.node} runs no tasks: {event.reason}")
             self._engine_is_gone(engine)
 
@@ -319,5 +335,7 @@ class Membership:
         self._engine_is_gone(self._fleet.engines[event.engine_rank])
 
     def _engine_is_gone(self, engine: Engine) -> None:
+        if engine.stage is not EngineStage.GONE:
+            self._note(f"engine {engine.rank} on {engine.node} has gone; it finished {engine.finished} tasks")
         self._fleet.move(engine, EngineStage.GONE)
         self._on_gone(engine)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from disbatch.driver.fleet import Context, Engine, Fleet
 
 _STATUS = {
+    EngineStage.EXPECTED: "expected",
     EngineStage.WAITING: "running",
     EngineStage.STARTING: "running",
     EngineStage.SERVING: "running",
@@ -27,14 +28,13 @@ _STATUS = {
 def state(controller: Controller, now: float) -> dict[str, Any]:
     """All that there is to know of a run, in builtin types that JSON has."""
     fleet, counts = controller.fleet, controller.counts
-    engines = [engine for engine in fleet.engines if engine.came is not None]
     return {
         "more": "No more tasks." if controller.list_ended else "More tasks.",
         "barriers": controller.barriers_passed,
         "currentReturnCode": controller.exit_status,
-        "activeCylinders": sum(_active(engine) for engine in engines),
+        "activeCylinders": sum(_active(engine) for engine in fleet.engines),
         "contexts": {context.rank: _context(context, fleet) for context in fleet.contexts},
-        "engines": {engine.rank: _engine(engine) for engine in engines},
+        "engines": {engine.rank: _engine(engine) for engine in fleet.engines},
         "time": now,
         "phase": controller.phase.name.lower(),
         "cylinders": fleet.cylinders,

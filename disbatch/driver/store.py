@@ -106,29 +106,42 @@ class OtherStore:
         self._waiting: Handler | None = None
         self._on_lost = on_lost
         self._connection = Connection(loop, connected, self._value_came, self._lost)
-        self._replacing = Connection(loop, replacing, self._old_value_came, self._lost)
-        self._replacement: tuple[bytes, bytes, bytes] | None = None
-        self._next: tuple[bytes, bytes, bytes] | None = None
+        self._replacing = Connection(loop, replacing, self._value_taken, self._lost)
+        self._newest = (b"", b"", b"")
+        """Key, tag and value that were put in another's place last."""
+        self._there = 1
+        """How many values there are under that key as far as is known here; another run may have left one."""
+        self._taking = False
 
     def put(self, key: bytes, tag: bytes, value: bytes) -> None:
         """See `PublicStore`."""
         self._connection.send(wire.encode_put(key, tag, value))
 
     def replace(self, key: bytes, tag: bytes, value: bytes) -> None:
-        """See `PublicStore`; of several that follow one another while the store is slow only the last counts."""
-        if self._replacement is not None:
-            self._next = (key, tag, value)
+        """See `PublicStore`; always of the same key. A store that is slow does not get every value."""
+        if self._replacing.unsent:
             return
-        self._replacement = (key, tag, value)
-        self._replacing.send(wire.encode_put(key, tag, value) + wire.encode_get(key))
+        self._newest = (key, tag, value)
+        self._put_newest()
+        self._take_old_away()
 
-    def _old_value_came(self, tag: bytes, value: bytes) -> None:
-        replacement, self._replacement = self._replacement, None
-        if replacement is not None and replacement[1:] == (tag, value):
-            self._replacing.send(wire.encode_put(*replacement))  # it was alone, and is not to be taken away
-        if self._next is not None:
-            (key, tag, value), self._next = self._next, None
-            self.replace(key, tag, value)
+    def _put_newest(self) -> None:
+        self._replacing.send(wire.encode_put(*self._newest))
+        self._there += 1
+
+    def _take_old_away(self) -> None:
+        # What another client has taken meanwhile is not there to be had: the next value ends that wait.
+        if self._there > 1 and not self._taking:
+            self._taking = True
+            self._replacing.send(wire.encode_get(self._newest[0]))
+
+    def _value_taken(self, tag: bytes, value: bytes) -> None:
+        self._taking = False
+        self._there -= 1
+        if (tag, value) == self._newest[1:]:
+            self._there = 0  # nothing was before it
+            self._put_newest()
+        self._take_old_away()
 
     def get(self, key: bytes, handler: Handler) -> None:
         """See `PublicStore`."""
@@ -138,13 +151,13 @@ class OtherStore:
     @property
     def unsettled(self) -> bool:
         """See `PublicStore`."""
-        return bool(self._connection.unsent or self._replacing.unsent) or self._replacement is not None
+        return bool(self._connection.unsent or self._replacing.unsent) or self._taking
 
     def close(self) -> None:
         """See `PublicStore`."""
         self._connection.close()
         self._replacing.close()
-        self._replacement = self._next = None
+        self._taking = False
 
     def _lost(self, reason: str) -> None:
         self.close()

@@ -46,12 +46,13 @@ class Play:
         self.now = 0.0
 
     def happens(self, event: events.Event) -> list[events.Command]:
+        """Let it happen; what the controller asks for then, but for what goes into the log."""
         commands = self.controller.handle(event, self.now)
         self.commands += commands
         for command in commands:
             if isinstance(command, events.SendToEngine) and isinstance(command.message, messages.RunTasks):
                 self.given.setdefault(command.engine_rank, []).extend(task.task_id for task in command.message.tasks)
-        return commands
+        return [command for command in commands if not isinstance(command, events.NoteInLog)]
 
     def reads(self, *items: events.Item, ended: bool = True) -> list[events.Command]:
         return self.happens(events.ItemsRead(items, ended))
@@ -93,6 +94,10 @@ class Play:
     @property
     def told(self) -> str:
         return "\n".join(command.text for command in self.all(events.TellUser))
+
+    @property
+    def noted(self) -> list[str]:
+        return [command.text for command in self.all(events.NoteInLog)]
 
     @property
     def recorded(self) -> list[int]:

@@ -311,9 +311,9 @@ class World:
             elif isinstance(command, events.SendToContext):
                 context = self.context_with(command.token)
                 context.inbox.append(command.message)
-                if isinstance(command.message, messages.EndContext) and self.controller.phase is RunPhase.WORKING:
-                    limit = next(c.task_limit for c in self.controller.fleet.contexts if c.token == command.token)
-                    assert self.given[command.token] == limit, "a context was dismissed before it was given its tasks"
+                known = self.controller.fleet.context_with(command.token)
+                if isinstance(command.message, messages.EndContext) and known is not None and known.dismissed:
+                    assert self.given[command.token] == known.task_limit, "a context was dismissed too early"
             elif isinstance(command, events.SendToEngine):
                 self.send_to_engine(command)
             elif isinstance(command, events.WakeAfter):

@@ -321,8 +321,21 @@ def test_the_free_cylinder_of_an_engine_that_goes_is_no_place_elsewhere() -> Non
 @pytest.mark.parametrize("stage", [stage for stage in EngineStage if stage is not EngineStage.SERVING])
 def test_an_engine_hears_from_its_coming_to_its_end(stage: EngineStage) -> None:
     fleet = fleet_of(1)
+    fleet.engines[0].stage = EngineStage.EXPECTED
     fleet.move(fleet.engines[0], stage)
     assert list(fleet.listening()) == ([fleet.engines[0]] if stage in HEARING else [])
+
+
+@pytest.mark.parametrize("before", EngineStage)
+@pytest.mark.parametrize("after", EngineStage)
+def test_an_engine_only_ever_moves_on(before: EngineStage, after: EngineStage) -> None:
+    fleet = fleet_of(1)
+    fleet.engines[0].stage = before
+    if after.value >= before.value:
+        fleet.move(fleet.engines[0], after)
+    else:
+        with pytest.raises(ValueError, match=f"engine 0 is {before.name} and cannot be {after.name} again"):
+            fleet.move(fleet.engines[0], after)
 
 
 def test_as_long_as_one_engine_may_serve_or_holds_tasks_somebody_is_left() -> None:
@@ -330,8 +343,7 @@ def test_as_long_as_one_engine_may_serve_or_holds_tasks_somebody_is_left() -> No
     assert not Fleet().any_left()
     for stage in EngineStage:
         fleet.move(fleet.engines[0], EngineStage.GONE)
-        if stage is not EngineStage.SERVING:
-            fleet.move(fleet.engines[1], stage)
+        fleet.engines[1].stage = stage
         assert fleet.any_left() is (stage is not EngineStage.GONE)
 
 

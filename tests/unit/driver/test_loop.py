@@ -378,6 +378,7 @@ PERFORMED: dict[type, tuple[events.Command, list[tuple[object, ...]]]] = {
         [("line", barrier_line(BARRIER, os.uname().nodename, os.getpid(), 1.0, 2.5))],
     ),
     events.AnnounceBarrier: (events.AnnounceBarrier(b"key", 12), [("put", b"key", (ASTR, b"12"))]),
+    events.NoteInLog: (events.NoteInLog("an engine has come"), [("log", "an engine has come")]),
     events.TellUser: (events.TellUser("100 % done"), [("error", "100 % done"), ("tell", "100 % done")]),
     events.WakeAfter: (events.WakeAfter(2.5, events.TasksCouldBeGivenBack(3)), []),
     events.EndRun: (THE_END, []),
@@ -467,11 +468,21 @@ def test_a_turn_without_a_record_hands_nothing_on(house: House) -> None:
     assert house.all("recorded") == []
 
 
-def test_what_could_not_be_written_is_not_handed_on(house: House) -> None:
+def test_what_could_not_be_written_is_not_handed_on_before_it_is(house: House) -> None:
     house.is_listened_to = True
     house.book.failures.append(DisbatchError("the disk is full"))
-    house.run(PERFORMED[events.RecordTask][0])
-    assert house.all("recorded") == []
+    house.script.answers[events.EngineLost] = [events.TellUser("there is room again")]
+    house.happens(lambda: house.driver.happened(events.EngineLost(1)))
+    barrier, announcement = PERFORMED[events.RecordBarrier][0], PERFORMED[events.AnnounceBarrier][0]
+    house.run(barrier, announcement)
+    line = PERFORMED[events.RecordBarrier][1][0]
+    assert [what for what in house.done if what[0] in ("flush", "recorded", "tell", "put")] == [
+        ("flush",),
+        ("flush",),
+        ("recorded", line[1]),
+        ("tell", "there is room again"),
+        ("flush",),
+    ]
 
 
 # Records that cannot be written

@@ -462,3 +462,31 @@ def test_a_run_that_begins_without_resources_starts_none() -> None:
     run.engines(1)
     run.ends(0, 0)
     assert run.everybody_leaves() == events.EndRun(0, complete=True)
+
+
+def test_the_log_tells_who_comes_and_goes() -> None:
+    run = Play()
+    run.reads(*tasks(0, 1, 2))
+    run.engines(1, 1)
+    run.happens(messages.StopEngine(1, now=True))
+    run.happens(messages.EngineLeft(1))
+    run.happens(messages.StopContext(0, now=False))
+    run.ends(0, 0)
+    run.happens(messages.EngineLeft(0))
+    run.happens(messages.ContextLeft(0))
+    run.happens(context_came("u", 1, task_limit=1))
+    run.comes(2)
+    run.is_ready(2)
+    assert run.noted == [
+        "context SSH0 of host, pid 99, has come: engine 0 on own0, engine 1 on own1",
+        "engine 0 on own0, pid 1, takes 1 tasks at once",
+        "engine 1 on own1, pid 1, takes 1 tasks at once",
+        "engine 1 on own1 is to stop now",
+        "engine 1 on own1 has gone; it finished 0 tasks",
+        "context SSH0 is to stop",
+        "engine 0 on own0 has gone; it finished 1 tasks",
+        "context SSH0 has gone",
+        "context SSH1 of host, pid 99, has come: engine 2 on u0",
+        "engine 2 on u0, pid 1, takes 1 tasks at once",
+        "context SSH1 was given its 1 tasks and is let go",
+    ]

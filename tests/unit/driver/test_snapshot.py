@@ -3,8 +3,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from disbatch import messages
 from disbatch.driver import events
+from disbatch.driver.fleet import EngineStage
 from disbatch.driver.snapshot import state
 from tests.unit.driver.play import TOKEN, Play, barrier, play, skipped, task, tasks
 from tests.unit.driver.simulation import context_came
@@ -97,11 +100,27 @@ def test_engines_by_rank_with_what_they_did() -> None:
     assert (made["activeCylinders"], made["cylinders"], made["finished"], made["failed"]) == (2, 2, 2, 1)
 
 
-def test_an_engine_that_has_not_come_is_among_the_nodes_alone() -> None:
+def test_an_engine_that_has_not_come_is_expected() -> None:
     run = Play()
     run.reads(task(0))
     run.happens(context_came(TOKEN, 1))
-    assert state_of(run)["engines"] == {}
+    engine = state_of(run)["engines"]["0"]
+    assert (engine["status"], engine["hostname"], engine["start"], engine["last"]) == ("expected", "", None, None)
+
+
+def test_what_somebody_says_for_an_engine_that_has_not_come_does_not_make_it_come() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.happens(context_came(TOKEN, 1))
+    run.happens(messages.CylindersFreed(0, (1,)))
+    assert state_of(run)["engines"]["0"]["start"] is None
+
+
+@pytest.mark.parametrize("stage", EngineStage)
+def test_every_stage_of_an_engine_has_its_word(stage: EngineStage) -> None:
+    run = play(task(0), cylinders=[1])
+    run.controller.fleet.engines[0].stage = stage
+    assert state_of(run)["engines"]["0"]["status"] in ("expected", "running", "stopping", "stopped")
 
 
 def test_an_engine_stops_when_it_is_told_to_and_has_stopped_when_it_left() -> None:

@@ -255,12 +255,42 @@ def test_a_value_that_replaces_none_is_put_again(bench: Bench) -> None:
     assert bench.replacing_requests() == [put_of(b"new")]
 
 
-def test_of_values_that_a_slow_store_has_no_time_for_the_last_counts(bench: Bench) -> None:
-    for number in range(4):
+def test_a_slow_store_is_left_with_the_newest_value_alone(bench: Bench) -> None:
+    for number in range(3):
         bench.store.replace(b"key", ASTR, b"%d" % number)
-    assert bench.replacing_requests() == [put_of(b"0"), Get(b"key")]
+    assert bench.replacing_requests() == [put_of(b"0"), Get(b"key"), put_of(b"1"), put_of(b"2")]
+    bench.gives_back(b"old")
+    assert bench.replacing_requests() == [Get(b"key")]
     bench.gives_back(b"0")
-    assert bench.replacing_requests() == [put_of(b"0"), put_of(b"3"), Get(b"key")]
+    assert bench.replacing_requests() == [Get(b"key")]
+    bench.gives_back(b"1")
+    assert bench.replacing_requests() == []
+
+
+def test_a_store_that_takes_nothing_is_sent_no_more(bench: Bench) -> None:
+    for _ in range(3):
+        bench.store.replace(b"key", ASTR, b"x" * 3_000_000)
+    received = b""
+    while bench.store.unsettled and len(received) < 10_000_000:
+        bench.loop.turn(0)
+        try:
+            received += bench.second.recv(1 << 20)
+        except BlockingIOError:
+            break
+    assert received.count(b"put_") == 1
+
+
+def test_a_value_that_another_client_takes_away_does_not_stop_the_next_ones(bench: Bench) -> None:
+    bench.store.replace(b"key", ASTR, b"new")
+    bench.gives_back(b"old")
+    bench.replacing_requests()
+    bench.store.replace(b"key", ASTR, b"newer")
+    assert bench.replacing_requests() == [put_of(b"newer"), Get(b"key")]
+    # Another client has got both of them; the request stays open.
+    bench.store.replace(b"key", ASTR, b"newest")
+    assert bench.replacing_requests() == [put_of(b"newest")]
+    bench.gives_back(b"newest")
+    assert bench.replacing_requests() == [put_of(b"newest")]
 
 
 def test_replacing_does_not_disturb_a_request_that_waits(bench: Bench) -> None:
