@@ -1,18 +1,34 @@
-"""From declared options to a parser and its help, and from values back to the arguments that make a parser read them.
+"""How options are declared, and how arguments become their values, and values arguments again.
 
 Pure. It must not know any option by its name, nor what is done with a value.
 """
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from disbatch.records import Declaration, fields, record
 
-from disbatch.errors import UsageError
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
+
+
+@record
+class Option(Declaration):
+    """How an option is declared: what stands for its field in an options class, see `option`."""
+
+    flags: tuple[str, ...]
+    group: str
+    help: str
+    default: Any
+    metavar: str | tuple[str, ...] | None
+    convert: Callable[[str], Any] | None
+    choices: Sequence[str] | None
+    many: bool
+    alone: Any
+    words: int
+    hidden: bool
+    path: bool
 
 
 def option(
@@ -36,34 +52,27 @@ def option(
     `path`: a shell completes it with names of files. What is `hidden` is not in the help, but in the reference, if it
     has a text.
     """
-    metadata = {
-        "flags": flags,
-        "help": argparse.SUPPRESS if hidden else help,
-        "reference": help,
-        "group": group,
-        "path": path,
-        "metavar": metavar,
-        "convert": convert,
-        "choices": choices,
-        "many": many,
-        "alone": alone,
-        "words": words,
-    }
-    return field(default=() if many or words > 1 else default, metadata=metadata)
+    of_tuple = many or words > 1
+    return Option(
+        flags, group, help, () if of_tuple else default, metavar, convert, choices, many, alone, words, hidden, path
+    )
 
 
-Options = TypeVar("Options")
+def declared_by(options: object) -> dict[str, Option]:
+    """Return how each field is declared of an options class, or of an instance of one, in the order of the fields."""
+    cls = options if isinstance(options, type) else type(options)
+    return {name: getattr(cls, name) for name in fields(cls)}
 
 
-@dataclass(frozen=True, slots=True)
-class Role(Generic[Options]):
-    """What one kind of process is told by its arguments: a dataclass whose fields are options, and how it is presented.
+@record
+class Role:
+    """What one kind of process is told by its arguments: a record whose fields are options, and how it is presented.
 
     `groups`: the headings of the help, in their order; `--help` stands under the last. `version`: what `--version`
     prints, where there is that option.
     """
 
-    options: type[Options]
+    options: type[Any]
     description: str
     groups: tuple[str, ...]
     usage: str = "%(prog)s [option ...]"
@@ -71,99 +80,56 @@ class Role(Generic[Options]):
     version: str | None = None
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line, raised instead of printed."""
-
-    def error(self, message: str) -> NoReturn:
-        # Some of argparse's messages hold the user's words as they are, line ends included.
-        shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in message)
-        raise UsageError(shown, f"see {self.prog} --help")
-
-
-def parser(
-    role: Role[Any], program: str, *, complete_path: Callable[..., Sequence[str]] | None = None
-) -> argparse.ArgumentParser:
-    """Build the parser of a role; `complete_path` is what argcomplete is to complete names of files with."""
-    result = _Parser(
-        prog=program,
-        usage=role.usage,
-        description=role.description,
-        epilog=role.epilog,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    groups = {title: result.add_argument_group(title) for title in role.groups}
-    last = groups[role.groups[-1]]
-    last.add_argument("-h", "--help", action="help", help="print this help")
-    if role.version is not None:
-        last.add_argument("--version", action="version", version=role.version, help="print the version")
-    for declared in declarations(role):
-        metadata = dict(declared.metadata)
-        action = _add_argument(groups[metadata["group"]], declared.name, declared.default, metadata)
-        if complete_path is not None and metadata["path"]:
-            action.completer = complete_path  # type: ignore[attr-defined] # where argcomplete looks for it
-    return result
-
-
-def declarations(role: Role[Any]) -> list[Any]:
+def declarations(role: Role) -> list[tuple[str, Option]]:
     """Fields of a role's options in the order of the help: group by group, in each by their long names."""
 
-    def order(declared: Any) -> tuple[int, str]:  # noqa: ANN401 - a dataclasses.Field of any type
-        flags = declared.metadata["flags"]
-        return role.groups.index(declared.metadata["group"]), str(flags[-1]).lstrip("-").lower() if flags else ""
+    def order(field: tuple[str, Option]) -> tuple[int, str]:
+        declared = field[1]
+        long_name = declared.flags[-1].lstrip("-").lower() if declared.flags else ""
+        return role.groups.index(declared.group), long_name
 
-    return sorted(fields(role.options), key=order)
-
-
-def _add_argument(
-    target: argparse._ArgumentGroup, name: str, default: object, declared: dict[str, Any]
-) -> argparse.Action:
-    if not declared["flags"]:
-        # That it is there is for `parse` to see to: argparse would not tell of an unknown option before it has come.
-        action = target.add_argument(name, metavar=declared["metavar"], help=declared["help"])
-        action.required = False
-        return action
-    arguments: dict[str, Any] = {"dest": name, "default": default, "help": declared["help"]}
-    if default is False:
-        arguments["action"] = "store_true"
-    else:
-        arguments.update(metavar=declared["metavar"], choices=declared["choices"])
-        if declared["convert"] is not None:
-            arguments["type"] = _argument_type(declared["convert"])
-        if declared["alone"] is not None:
-            arguments.update(nargs="?", const=declared["alone"])
-        if declared["words"] > 1:
-            arguments["nargs"] = declared["words"]
-        if declared["many"]:
-            arguments.update(action="append", default=None)
-    return target.add_argument(*declared["flags"], **arguments)
+    return sorted(declared_by(role.options).items(), key=order)
 
 
-def _argument_type(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    def converted(text: str) -> Any:  # noqa: ANN401 - each field declares its type
-        try:
-            return convert(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return converted
-
-
-def parse(role: Role[Options], arguments: Sequence[str], program: str) -> Options:
+def parse(role: Role, arguments: Sequence[str], program: str) -> Any:  # noqa: ANN401 - the role's options
     """Options of a role from its arguments; raises `UsageError` with one line on a user's mistake."""
-    reader = parser(role, program)
-    namespace = vars(reader.parse_args(arguments))
-    declarations_of_role = fields(role.options)  # type: ignore[arg-type] # a dataclass
-    for declared in declarations_of_role:
-        given = namespace[declared.name]
-        if given == [] or (declared.metadata["many"] and [] in (given or ())):
-            # What argparse makes of it before Python 3.13.
-            reader.error(f"argument {'/'.join(declared.metadata['flags'])}: '--' cannot be its value")
-    values: dict[str, Any] = {
-        declared.name: tuple(namespace[declared.name] or ()) if declared.default == () else namespace[declared.name]
-        for declared in declarations_of_role
-    }
-    return role.options(**values)
+    try:
+        return role.options(**_plain_values(declared_by(role.options), arguments))
+    except (KeyError, ValueError):
+        from disbatch import parser  # noqa: PLC0415 - it takes 6 ms, which most command lines need not wait for
+
+        return parser.parse(role, arguments, program)
+
+
+def _plain_values(declared: dict[str, Option], arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the values of arguments that hold no mistake and are written in a usual way; raises KeyError, ValueError.
+
+    Usual are `-e`, `-c 2`, `--label A`, `--label=A`, and one positional argument that does not begin with a dash.
+    """
+    names = {flag: name for name, option in declared.items() for flag in option.flags or ("",)}
+    values: dict[str, Any] = {}
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            values[names.pop("")] = word
+            continue
+        flag, joined, text = word.partition("=")
+        name = names[flag]
+        option = declared[name]
+        is_switch = option.default is False
+        is_usual = flag.startswith("--") and not is_switch if joined else is_switch or option.alone is None
+        if option.words > 1 or not is_usual:
+            raise ValueError(word)
+        value = True if is_switch else _plain_value(option, text if joined else next(words, "-"))
+        values[name] = (*values.get(name, ()), value) if option.many else value
+    return values
+
+
+def _plain_value(option: Option, text: str) -> Any:  # noqa: ANN401 - each field declares its type
+    value = text if option.convert is None else option.convert(text)
+    if text.startswith("-") or (option.choices is not None and value not in option.choices):
+        raise ValueError(text)
+    return value
 
 
 def arguments_for(options: object, names: Sequence[str] | None = None) -> list[str]:
@@ -172,20 +138,20 @@ def arguments_for(options: object, names: Sequence[str] | None = None) -> list[s
     Values at their defaults are left out, so what the reader inherits is not overridden by them.
     """
     result: list[str] = []
-    for declared in fields(options):  # type: ignore[arg-type] # an instance of a dataclass
-        value = getattr(options, declared.name)
-        if (names is not None and declared.name not in names) or value == declared.default:
+    for name, declared in declared_by(options).items():
+        value = getattr(options, name)
+        if (names is not None and name not in names) or value == declared.default:
             continue
-        flags = declared.metadata["flags"]
-        if value is True or (value == declared.metadata["alone"] and value is not None):
-            result.append(flags[-1])
+        flag = declared.flags[-1]
+        if value is True or (value == declared.alone and value is not None):
+            result.append(flag)
             continue
-        if declared.metadata["words"] > 1:
-            result += [flags[-1], *value]
+        if declared.words > 1:
+            result += [flag, *value]
             continue
-        elements = value if declared.metadata["many"] else (value,)
+        elements = value if declared.many else (value,)
         # One word each, so that a value that begins with a dash is not taken for an option.
-        result.extend(f"{flags[-1]}={_as_text(element)}" for element in elements)
+        result.extend(f"{flag}={_as_text(element)}" for element in elements)
     return result
 
 

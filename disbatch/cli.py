@@ -6,11 +6,11 @@ import os
 import sys
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
 from disbatch import __version__
 from disbatch.errors import DisbatchError, ExitStatus
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

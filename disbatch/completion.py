@@ -10,8 +10,8 @@ import os
 from typing import TYPE_CHECKING
 
 from disbatch import options
-from disbatch.arguments import parser
 from disbatch.errors import ExitStatus
+from disbatch.parser import parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,11 +5,10 @@ It must not know what is asked for or what it means.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from disbatch.eventloop import READ, WRITE
 from disbatch.kvsstcp import wire
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable

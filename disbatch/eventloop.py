@@ -13,8 +13,8 @@ import signal
 import time
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

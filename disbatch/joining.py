@@ -6,14 +6,14 @@ What the two have in common before either knows what it is for.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from disbatch.errors import DisbatchError, DriverUnreachableError
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.client import KVSClient, KVSError
+from disbatch.log import Log
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import logging
     import socket
 
     from disbatch.values import Address
@@ -41,21 +41,12 @@ def client(kvs: Address) -> KVSClient:
         ) from error
 
 
-def open_log(path: str, level: str) -> logging.Logger:
+def open_log(path: str, level: str) -> Log:
     """Log of this process, appended to the file; raises `DisbatchError` when the file cannot be written."""
-    import logging  # noqa: PLC0415 - 11 ms that an engine spends while it waits for its settings, not before it has come
-
-    logger = logging.getLogger("disbatch")
-    logger.propagate = False
     try:
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        return Log(path, level)
     except OSError as error:
         raise DisbatchError(
             f"cannot write the log {path}: {error.strerror}",
             "it must be a file, in a directory that exists and can be written to",
         ) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(level)
-    logging.raiseExceptions = False  # a log that cannot be written to must not disturb the run
-    return logger

@@ -6,16 +6,15 @@ What it prints is for the case that it fails before it can say so itself: its la
 from __future__ import annotations
 
 import os
-import subprocess
+import signal
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from disbatch import descriptors
 from disbatch.errors import DisbatchError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Mapping, Sequence
 
     from disbatch.descriptors import Limit
@@ -45,24 +44,23 @@ class Launched:
         limit: Limit | None = None,
     ) -> None:
         self._output = output
+        self._return_code: int | None = None
+        descriptors.keep_from_children()
         try:
             with open(output, "ab") as file:
                 self._output_start = file.tell()
-                self._process = subprocess.Popen(
-                    command,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                    start_new_session=True,
-                )
+                self._pid = _start(command, os.environ if environment is None else environment, file.fileno())
         except OSError as error:
             raise DisbatchError(f"cannot start {error.filename or command[0]}: {error.strerror}") from error
-        descriptors.restore_limit(self._process.pid, limit)
+        descriptors.restore_limit(self._pid, limit)
 
     def return_code(self) -> int | None:
         """Exit status (-n for signal n), None while it runs."""
-        return self._process.poll()
+        if self._return_code is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self._return_code = os.waitstatus_to_exitcode(status)
+        return self._return_code
 
     def last_words(self) -> str:
         """Last line that it printed, shortened."""
@@ -77,10 +75,40 @@ class Launched:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to its process group; harmless when that has ended."""
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
+            os.killpg(self._pid, number)
 
     def clear_away(self) -> None:
         """Remove the file that takes what it prints if nothing is in it."""
         with suppress(OSError):
             if os.path.getsize(self._output) == 0:
                 os.unlink(self._output)
+
+
+def _start(command: Sequence[str], environment: Mapping[str, str], output: int) -> int:
+    """Pid of a new process that leads its own session, reads nothing and prints to `output`."""
+    try:
+        return os.posix_spawnp(
+            command[0],
+            tuple(command),
+            environment,
+            file_actions=(
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+            ),
+            setsid=True,
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
+        )
+    except NotImplementedError:
+        # Not every Python can start a session so, see `engine.launchers`.
+        return _start_by_subprocess(command, environment, output)
+
+
+def _start_by_subprocess(command: Sequence[str], environment: Mapping[str, str], output: int) -> int:
+    import subprocess  # noqa: PLC0415 - 5 ms, which most machines need not wait for
+
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+    )
+    process.returncode = 0  # it is reaped here: the object would warn, and try to, when it goes
+    return process.pid

@@ -7,12 +7,12 @@ not know how an engine is started, and it knows no resource manager by name.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from disbatch.errors import ResourceError
 from disbatch.messages import NodeOffer
+from disbatch.records import record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -22,7 +22,7 @@ _ROUNDING = 1e-9
 """Keeps 0.3 cores of 3 at ten cylinders, where binary fractions would make nine."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Node:
     """A node of an allocation, as the context names it, and the number of its cores that belong to the run."""
 

@@ -6,13 +6,12 @@ the driver without ever blocking. It must not know what a message means.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from disbatch import messages
 from disbatch.connection import Connection
 from disbatch.errors import MessageError
 from disbatch.kvsstcp import wire
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
@@ -73,10 +72,10 @@ class Mailbox:
         except MessageError as error:
             self._connection.lose(str(error))
             return
-        self._on_message(message)
-        # Soon, and with the next message if there is one: the driver wakes up once instead of twice.
-        if self.open and self._ask_later is None:
+        # Soon, and with the next message if there is one, be it the answer: the driver wakes up once instead of twice.
+        if self._ask_later is None:
             self._ask_later = self._loop.after(ASK_DELAY, self._ask_again)
+        self._on_message(message)
 
     def _ask_again(self) -> None:
         self._ask_later = None

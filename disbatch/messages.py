@@ -7,17 +7,20 @@ bytes that do not fit raise `MessageError` and change nothing. It must not know 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgpack
 
 from disbatch.errors import MessageError
+from disbatch.records import fields, record
 from disbatch.tasks import Outcome, PerEngineTask, Phase, Task
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    _MessageType = TypeVar("_MessageType", bound=type)
 
 TAG = b"DBMP"
 """Encoding tag of a message in the key-value store."""
@@ -28,7 +31,6 @@ STATE_KEY = b"DisBatch status"
 _UNDECODABLE = "surrogateescape"
 """How text holds bytes that are no UTF-8: file names, and with them a run's name, may have some."""
 
-_MessageType = TypeVar("_MessageType", bound=type)
 _encoders: dict[type, tuple[str, Callable[[Any], tuple[Any, ...]]]] = {}
 _decoders: dict[str, Callable[[Any], Any]] = {}
 
@@ -93,8 +95,8 @@ _FIELD_DECODERS: dict[str, Callable[[Any], Any]] = {
 
 def _record(cls: _MessageType) -> _MessageType:
     """Make `cls` a part that messages may hold: coded as the list of its fields."""
-    names = [field.name for field in fields(cls)]
-    decoders = [_FIELD_DECODERS[str(field.type)] for field in fields(cls)]
+    names = fields(cls)
+    decoders = [_FIELD_DECODERS[cls.__annotations__[name]] for name in names]
     count = len(names)
 
     def decode_fields(value: Any) -> Any:  # noqa: ANN401 - anything may arrive
@@ -126,7 +128,7 @@ _record(Outcome)
 
 
 @_record
-@dataclass(frozen=True, slots=True)
+@record
 class NodeOffer:
     """A node that a context can start an engine on, with its cylinders and the whole cores of each."""
 
@@ -136,7 +138,7 @@ class NodeOffer:
 
 
 @_record
-@dataclass(frozen=True, slots=True)
+@record
 class TaskReport:
     """One task has ended, with its outcome."""
 
@@ -148,7 +150,7 @@ class TaskReport:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class ContextCame:
     """A context has come, can start these engines, and waits for an answer under the key of its token.
 
@@ -169,7 +171,7 @@ class ContextCame:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class ContextFailed:
     """A context ends before it could offer anything; the reason is for the user."""
 
@@ -179,7 +181,7 @@ class ContextFailed:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class EngineProcessEnded:
     """The process that a context started for an engine has ended: exit status (-n for signal n), last words."""
 
@@ -189,7 +191,7 @@ class EngineProcessEnded:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class ContextToldToEnd:
     """Somebody has told the context to end: its engines are to be cancelled, and what they run goes to others."""
 
@@ -197,7 +199,7 @@ class ContextToldToEnd:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class ContextLeft:
     """All that the context started has ended, and it ends too."""
 
@@ -208,7 +210,7 @@ class ContextLeft:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class ContextAdmitted:
     """The context belongs to the run: its rank and label, and a rank for the engine of each node it offered."""
 
@@ -218,7 +220,7 @@ class ContextAdmitted:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class ContextRefused:
     """The run has no use for the context; with `run_done` because it is over, which is no error."""
 
@@ -227,7 +229,7 @@ class ContextRefused:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class EndContext:
     """End: kill the launchers of `abandoned` engines, which never came, and wait for the others."""
 
@@ -238,7 +240,7 @@ class EndContext:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class EngineCame:
     """An engine runs and waits for its settings."""
 
@@ -249,7 +251,7 @@ class EngineCame:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class EngineUnfit:
     """An engine cannot serve on its node, and ends; the reason is for the user."""
 
@@ -258,7 +260,7 @@ class EngineUnfit:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class EngineReady:
     """The START commands have ended; the engine takes tasks, `cylinders` of them at once."""
 
@@ -267,7 +269,7 @@ class EngineReady:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class CylindersFreed:
     """The bash of these tasks has ended, but background processes of theirs hold back the reports for a while."""
 
@@ -276,7 +278,7 @@ class CylindersFreed:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class TasksEnded:
     """Tasks have ended, in the order in which they did."""
 
@@ -285,7 +287,7 @@ class TasksEnded:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class TasksReturned:
     """These tasks were waiting for a cylinder; the engine will not run them."""
 
@@ -294,7 +296,7 @@ class TasksReturned:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class PerEngineTaskEnded:
     """A START or STOP command of the engine has ended."""
 
@@ -304,7 +306,7 @@ class PerEngineTaskEnded:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class EngineLeft:
     """The engine has nothing running and has reported everything; it ends."""
 
@@ -315,7 +317,7 @@ class EngineLeft:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class EngineAdmitted:
     """What an engine must know of the run before it can run a task.
 
@@ -333,7 +335,7 @@ class EngineAdmitted:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class EngineRefused:
     """The run has no use for the engine, which ends."""
 
@@ -341,7 +343,7 @@ class EngineRefused:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class RunTasks:
     """Run these, in this order, as cylinders are free."""
 
@@ -349,19 +351,19 @@ class RunTasks:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class ReturnTasks:
     """Give back the tasks that wait for a cylinder: others can start them at once."""
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class FinishEngine:
     """Take no more tasks; when those you have are done, run the STOP commands and leave."""
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class CancelEngine:
     """End the running tasks (TERM, then KILL after `grace` seconds), forget those not started, then finish.
 
@@ -376,7 +378,7 @@ class CancelEngine:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class StopEngine:
     """The engine is to finish what runs there and take no more; with `now` that is ended, and runs again elsewhere."""
 
@@ -385,7 +387,7 @@ class StopEngine:
 
 
 @_message
-@dataclass(frozen=True, slots=True)
+@record
 class StopContext:
     """The same for all engines of a context, and then the context itself."""
 

@@ -1,18 +1,15 @@
 """Every option of every role of the command line, each declared once.
 
-Pure. A role's options are the fields of a dataclass; `arguments` makes of them the parser, the help, and the arguments
+Pure. A role's options are the fields of a record; `arguments` makes of them the parser, the help, and the arguments
 that one role starts another with. It must not know what is done with a value.
 """
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from disbatch import __version__
 from disbatch.arguments import Role, option, parse
 from disbatch.errors import UsageError
+from disbatch.records import record
 from disbatch.values import (
     MAIL_SERVER_VARIABLE,
     SSH_NODES_VARIABLE,
@@ -28,10 +25,13 @@ from disbatch.values import (
     ssh_nodes,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
+"""From next to nothing to all that there is to tell."""
+
 CONTEXT_ROLE = "--context"
 ENGINE_ROLE = "--engine"
 STOPPABLE = ("context", "engine")
@@ -52,7 +52,7 @@ GROUPS = (TASKS, HOSTS, FAILURES, FILES, STORE, OTHER)
 """Headings of the help, in their order."""
 
 
-@dataclass(frozen=True)  # no slots: a role that joins two of these classes could not have them
+@record
 class ContextOptions:
     """What a user may ask of a context; the driver hands its own on to each context that is not told otherwise."""
 
@@ -128,7 +128,7 @@ class ContextOptions:
         return tuple(node for group in self.ssh_nodes for node in group)
 
 
-@dataclass(frozen=True)
+@record
 class DriverOptions(ContextOptions):
     """What a user may ask of a run."""
 
@@ -269,7 +269,7 @@ class DriverOptions(ContextOptions):
     )
 
 
-@dataclass(frozen=True)
+@record
 class JoinOptions:
     """What a context or an engine is told about the run that it joins."""
 
@@ -287,7 +287,7 @@ class JoinOptions:
     )
 
 
-@dataclass(frozen=True)
+@record
 class ContextRoleOptions(ContextOptions, JoinOptions):
     """The command line of a context; `token` is empty where it has to find itself one."""
 
@@ -315,7 +315,7 @@ class ContextRoleOptions(ContextOptions, JoinOptions):
     token: str = option("--token", metavar="TOKEN", default="", group=OTHER, help="", hidden=True)
 
 
-@dataclass(frozen=True)
+@record
 class EngineRoleOptions(JoinOptions):
     """The command line of an engine."""
 
@@ -353,20 +353,26 @@ ENGINE = Role(
 
 def parse_driver(arguments: Sequence[str], program: str) -> DriverOptions:
     """Options of a driver that fit together; raises `UsageError` with one line on a user's mistake."""
-    options = parse(DRIVER, arguments, program)
+    options: DriverOptions = parse(DRIVER, arguments, program)
     check_driver(options)
     return options
 
 
 def parse_context(arguments: Sequence[str], program: str) -> ContextRoleOptions:
-    """Options of a context that fit together; raises `UsageError` with one line on a user's mistake."""
-    options = parse(CONTEXT, arguments, program)
+    """Options of a context that fit together; raises as `parse_driver` does."""
+    options: ContextRoleOptions = parse(CONTEXT, arguments, program)
     if options.stop and options.stop[0] not in STOPPABLE:
         raise UsageError(
             f"argument --stop: {options.stop[0]!r} cannot be stopped", "write --stop context NAME or --stop engine NAME"
         )
     if options.now and not options.stop:
         raise UsageError("--now needs --stop", "name what is to be stopped")
+    return options
+
+
+def parse_engine(arguments: Sequence[str], program: str) -> EngineRoleOptions:
+    """Options of an engine; raises as `parse_driver` does."""
+    options: EngineRoleOptions = parse(ENGINE, arguments, program)
     return options
 
 
@@ -392,6 +398,8 @@ def resume_command(program: Sequence[str], arguments: Sequence[str], status_file
 
     That holds what its own `-r` files held. With `retry` it also runs again what failed.
     """
+    import shlex  # noqa: PLC0415 - it takes `re`, together 2 ms, for what only drivers say at their ends
+
     kept: list[str] = []
     words = iter(arguments)
     for word in words:

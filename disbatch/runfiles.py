@@ -7,12 +7,11 @@ directory) comes in as an argument.
 from __future__ import annotations
 
 import os.path
-import shlex
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
+from disbatch.records import record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -24,7 +23,7 @@ STDIN_NAME = "stdin"
 """What a task file is called that comes through standard input."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunFiles:
     """The paths of one run, all of them `unique_id` with something behind it; `unique_id` is an absolute path."""
 
@@ -112,6 +111,8 @@ def script_text(
     `command` starts disbatch from any directory, without it being on PATH; `run_arguments` tell it which run;
     `inherited` are the driver's options for contexts, which options given to the script override.
     """
+    import shlex  # noqa: PLC0415 - it takes `re`, together 2 ms, which contexts and engines need not wait for
+
     start = shlex.join(command)
     run = shlex.join(run_arguments)
     lines = [

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from disbatch.errors import StatusFileError, quoted
+from disbatch.records import record
 from disbatch.tasks import NO_REPEAT, Barrier, Outcome, PerEngineTask, Task
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ _FLAGS_OF_COMPLETED = b"ROES "
 _BEGINNING = re.compile(rb"[ROEPSZBC ]{0,5}(?:\t|\Z)")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Record:
     """What a resume needs of a line. `command` is the field as it stands there, not always the command's bytes."""
 
@@ -315,7 +315,7 @@ def _no_status_file(name: str) -> StatusFileError:
     return StatusFileError(f"{name} is no status file of disbatch", "its name ends with _status.txt by default")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Decision:
     """Whether a resume skips a task, and what the user must be told of it, if anything."""
 

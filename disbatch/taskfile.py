@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from disbatch.errors import quoted
+from disbatch.records import record
 from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Phase, Task
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -40,7 +40,7 @@ _MAX_INDEX = 2**63 - 1
 """A repeat index goes over the wire and into bash's arithmetic as a signed number of 64 bits."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Complaint:
     """Something that the parser could not follow, with a text for the user that names the line and says why.
 
@@ -55,16 +55,16 @@ class Complaint:
 Item: TypeAlias = Task | Barrier | PerEngineTask | Complaint
 
 
-@dataclass(slots=True)
 class _Repeat:
     """A REPEAT directive with the numbers, counted from 0, of the tasks that are still to come from it."""
 
-    numbers: range
-    first_id: int
-    stream_index: int
-    start: int
-    step: int
-    command: bytes
+    def __init__(self, numbers: range, first_id: int, stream_index: int, start: int, step: int, command: bytes) -> None:
+        self.numbers = numbers
+        self.first_id = first_id
+        self.stream_index = stream_index
+        self.start = start
+        self.step = step
+        self.command = command
 
     def take(self, limit: int) -> list[Item]:
         now, self.numbers = self.numbers[:limit], self.numbers[limit:]

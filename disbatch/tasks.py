@@ -5,14 +5,15 @@ Pure. It must not know where tasks come from, who runs them or how any of this i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from disbatch.records import record
 
 NO_REPEAT = -1
 """Repeat index of a task that does not come from a REPEAT directive."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Task:
     """One bash command to run once.
 
@@ -26,7 +27,7 @@ class Task:
     command: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Barrier:
     """No later task starts before all earlier ones have ended; with `check`, a failed one among them ends the run.
 
@@ -47,7 +48,7 @@ class Phase(str, Enum):
     STOP = "STOP"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PerEngineTask:
     """A command that every engine runs once when it comes or when it leaves; ids count from 0 in each phase."""
 
@@ -57,7 +58,7 @@ class PerEngineTask:
     command: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outcome:
     """How one attempt at a task ended, as its engine measured it.
 

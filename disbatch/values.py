@@ -6,11 +6,11 @@ Pure. Each form is read by a function that raises ValueError, which says what is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from disbatch.errors import UsageError
+from disbatch.records import record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ LEAST_CORES_PER_TASK = 0.001
 """What lies beyond is a slip of the finger, and would have an engine make places for tasks until memory ends."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SshNode:
     """A host and the number of its cores that a run may use."""
 
@@ -29,7 +29,7 @@ class SshNode:
     cores: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Address:
     """Where a key-value store is bound: host ('' for every address of the machine) and port (0: any)."""
 

@@ -5,16 +5,14 @@ A test compares the page with what this makes.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from typing import Any
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, CHECKOUT)
 
 from disbatch import options  # noqa: E402 - of this checkout
-from disbatch.arguments import declarations  # noqa: E402 - as above
+from disbatch.arguments import Option, declarations  # noqa: E402 - as above
 
 PAGE = os.path.join(CHECKOUT, "docs", "reference", "options.md")
 
@@ -40,7 +38,7 @@ def page() -> str:
     for role, name, program in ROLES:
         parts.append(f"## {name}\n\n    {role.usage % {'prog': program}}\n\n{role.description}\n")
         for title in role.groups:
-            rows = [_row(declared) for declared in declarations(role) if _is_shown(declared, title)]
+            rows = [_row(declared) for _, declared in declarations(role) if declared.group == title and declared.help]
             if title == role.groups[-1]:
                 rows.append(_table_row(["-h", "--help"], "", "print this help"))
                 if role.version is not None:
@@ -51,17 +49,12 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _is_shown(declared: Any, title: str) -> bool:  # noqa: ANN401 - a dataclasses.Field of any type
-    return declared.metadata["group"] == title and bool(declared.metadata["reference"])
-
-
-def _row(declared: Any) -> str:  # noqa: ANN401 - a dataclasses.Field of any type
-    metadata = declared.metadata
-    choices = metadata["choices"]
-    metavar = metadata["metavar"] if metadata["words"] == 1 else " ".join(metadata["metavar"])
-    value = "" if declared.default is False else f"{{{','.join(choices)}}}" if choices else metavar
-    note = " (not in `--help`)" if metadata["help"] == argparse.SUPPRESS else ""
-    return _table_row(metadata["flags"], value, metadata["reference"] + note)
+def _row(declared: Option) -> str:
+    choices = f"{{{','.join(declared.choices)}}}" if declared.choices else ""
+    metavar = declared.metavar if isinstance(declared.metavar, str) else " ".join(declared.metavar or ())
+    value = "" if declared.default is False else choices or metavar
+    note = " (not in `--help`)" if declared.hidden else ""
+    return _table_row(declared.flags, value, declared.help + note)
 
 
 def _table_row(flags: tuple[str, ...] | list[str], value: str, text: str) -> str:

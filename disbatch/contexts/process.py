@@ -11,7 +11,6 @@ import socket
 import sys
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
 from disbatch import __version__, layout, messages, options
 from disbatch.arguments import arguments_for
@@ -24,10 +23,11 @@ from disbatch.mailbox import Mailbox
 from disbatch.runfiles import RunFiles
 from disbatch.values import ssh_nodes_of_environment
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Collection, Sequence
 
+    from disbatch.log import Log
     from disbatch.options import ContextRoleOptions
 
 ANSWER_PATIENCE = 60.0
@@ -51,7 +51,7 @@ class Context:
         self._loop = loop
         self._files = RunFiles(asked.run)
         self._token = asked.token or os.urandom(8).hex()
-        self._log: logging.Logger | None = None
+        self._log: Log | None = None
         self._offers: tuple[messages.NodeOffer, ...] = ()
         self._nodes: dict[int, str] = {}
         self._launched: dict[int, Launched] = {}

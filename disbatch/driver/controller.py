@@ -7,7 +7,6 @@ loop performs them in their order. It must not know files, sockets, or how a lin
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -46,7 +45,6 @@ class RunPhase(Enum):
     ENDED = auto()
 
 
-@dataclass(slots=True)
 class Counts:
     """Figures of a run so far, in tasks.
 
@@ -54,11 +52,14 @@ class Counts:
     `failed_earlier` counts alone.
     """
 
-    finished: int = 0
-    failed: int = 0
-    skipped: int = 0
-    interrupted: int = 0
-    failed_earlier: int = 0
+    def __init__(
+        self, finished: int = 0, failed: int = 0, skipped: int = 0, interrupted: int = 0, failed_earlier: int = 0
+    ) -> None:
+        self.finished = finished
+        self.failed = failed
+        self.skipped = skipped
+        self.interrupted = interrupted
+        self.failed_earlier = failed_earlier
 
     @property
     def in_words(self) -> str:

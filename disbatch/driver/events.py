@@ -5,14 +5,13 @@ Pure. Events are named in the past tense, commands in the imperative.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from disbatch.messages import ToContext, ToDriver, ToEngine
+from disbatch.records import record
 from disbatch.taskfile import Complaint
 from disbatch.tasks import Barrier, Outcome, PerEngineTask, Task
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SkippedTask:
     """A task that an earlier run completed, and whether it had failed there; its line is in the status file already."""
 
@@ -24,7 +23,7 @@ class SkippedTask:
 Item = Task | Barrier | PerEngineTask | Complaint | SkippedTask
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settings:
     """What the controller must know of the user's wishes and of the run."""
 
@@ -41,7 +40,7 @@ class Settings:
 # Events.
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ItemsRead:
     """The next items of the task list; with `ended` there are none behind them."""
 
@@ -49,7 +48,7 @@ class ItemsRead:
     ended: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReadingFailed:
     """The task list cannot be read on; with `is_another` because it is not that of the run that is resumed."""
 
@@ -57,28 +56,28 @@ class ReadingFailed:
     is_another: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RecordingFailed:
     """The status file cannot be written."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EngineLost:
     """The connection to an engine has ended without a goodbye."""
 
     engine_rank: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ContextLost:
     """The connection to a context has ended without a goodbye."""
 
     token: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OwnContextEnded:
     """The context that the driver itself has started has ended; what it printed last."""
 
@@ -86,7 +85,7 @@ class OwnContextEnded:
     last_words: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SignalCame:
     """Somebody wants the driver to end; `exit_status` is the one that is due then."""
 
@@ -94,14 +93,14 @@ class SignalCame:
     exit_status: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TasksCouldBeGivenBack:
     """The tasks of a lost engine have ended by now, wherever it is."""
 
     engine_rank: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PatienceEnded:
     """What has not left by now is not waited for any longer."""
 
@@ -123,19 +122,19 @@ Event = (
 # Commands.
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReadItems:
     """Read at most that many items and tell of them; one event answers it."""
 
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StartContext:
     """Start the context that the driver's own options describe."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SendToContext:
     """Put a message under a context's key."""
 
@@ -143,7 +142,7 @@ class SendToContext:
     message: ToContext
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SendToEngine:
     """Put a message under an engine's key."""
 
@@ -151,7 +150,7 @@ class SendToEngine:
     message: ToEngine
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RecordTask:
     """Write down how a task ended; `abandoned` when the run had given it up, so that a resume runs it again."""
 
@@ -161,7 +160,7 @@ class RecordTask:
     abandoned: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RecordPerEngineTask:
     """Write down how a START or STOP command ended."""
 
@@ -170,7 +169,7 @@ class RecordPerEngineTask:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RecordBarrier:
     """Write down that a barrier was passed; times are seconds since the epoch."""
 
@@ -179,7 +178,7 @@ class RecordBarrier:
     end: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AnnounceBarrier:
     """Put the barrier's id under the key that it names."""
 
@@ -187,21 +186,21 @@ class AnnounceBarrier:
     task_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TellUser:
     """Print a line on something that is not as it should be to the user's terminal, and log it as an error."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NoteInLog:
     """Write a line on the course of the run into the log."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WakeAfter:
     """Hand this event over once, so many seconds from now."""
 
@@ -209,7 +208,7 @@ class WakeAfter:
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EndRun:
     """Nothing is left to do: end with this status; `complete` when every task of the list has its line."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -47,7 +46,6 @@ _WEIGHT = 0.1
 """Share of the newest task in an engine's average."""
 
 
-@dataclass(slots=True)
 class Engine:
     """One engine.
 
@@ -60,25 +58,26 @@ class Engine:
     epoch).
     """
 
-    rank: int
-    context_rank: int
-    node: str
-    cylinders: int
-    cores_per_cylinder: int
-    stage: EngineStage = EngineStage.EXPECTED
-    tasks: set[int] = field(default_factory=set)
-    lingering: set[int] = field(default_factory=set)
-    average: float = math.inf
-    recalled: bool = False
-    paused: bool = False
-    nothing_runs: bool = False
-    assigned: int = 0
-    finished: int = 0
-    failed: int = 0
-    host: str = ""
-    pid: int = 0
-    came: float | None = None
-    heard: float | None = None
+    def __init__(self, rank: int, context_rank: int, node: str, cylinders: int, cores_per_cylinder: int) -> None:
+        self.rank = rank
+        self.context_rank = context_rank
+        self.node = node
+        self.cylinders = cylinders
+        self.cores_per_cylinder = cores_per_cylinder
+        self.stage = EngineStage.EXPECTED
+        self.tasks: set[int] = set()
+        self.lingering: set[int] = set()
+        self.average = math.inf
+        self.recalled = False
+        self.paused = False
+        self.nothing_runs = False
+        self.assigned = 0
+        self.finished = 0
+        self.failed = 0
+        self.host = ""
+        self.pid = 0
+        self.came: float | None = None
+        self.heard: float | None = None
 
     @property
     def wanting_cylinders(self) -> int:
@@ -115,7 +114,6 @@ class Engine:
         return self.stage in (EngineStage.WAITING, EngineStage.STARTING, EngineStage.SERVING, EngineStage.LEAVING)
 
 
-@dataclass(slots=True)
 class Context:
     """One context and the ranks of its engines.
 
@@ -123,19 +121,20 @@ class Context:
     become; 0 is no limit.
     """
 
-    rank: int
-    token: str
-    label: str
-    engines: tuple[int, ...]
-    environment_resources: tuple[str, ...] = ()
-    task_limit: int = 0
-    given: int = 0
-    paused: bool = False
-    dismissed: bool = False
-    gone: bool = False
-    system: str = ""
-    host: str = ""
-    pid: int = 0
+    def __init__(self, rank: int, label: str, engines: tuple[int, ...], came: ContextCame) -> None:
+        self.rank = rank
+        self.label = label
+        self.engines = engines
+        self.token = came.token
+        self.environment_resources = came.environment_resources
+        self.task_limit = came.task_limit
+        self.system = came.system
+        self.host = came.host
+        self.pid = came.pid
+        self.given = 0
+        self.paused = False
+        self.dismissed = False
+        self.gone = False
 
     @property
     def has_enough(self) -> bool:
@@ -191,17 +190,7 @@ class Fleet:
         for number, offer in enumerate(came.nodes, first):
             self.engines.append(Engine(number, rank, offer.name, offer.cylinders, offer.cores_per_cylinder))
         engines = tuple(range(first, len(self.engines)))
-        context = Context(
-            rank,
-            came.token,
-            label,
-            engines,
-            came.environment_resources,
-            came.task_limit,
-            system=came.system,
-            host=came.host,
-            pid=came.pid,
-        )
+        context = Context(rank, label, engines, came)
         self.contexts.append(context)
         return context
 

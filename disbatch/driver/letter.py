@@ -6,10 +6,11 @@ Pure. It must not know how a mail travels. All that a letter says may come from 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from copy import copy
 from typing import TYPE_CHECKING
 
 from disbatch.driver.controller import Counts
+from disbatch.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +22,7 @@ LONGEST_LINE = 900
 """Characters of a line in a mail, less than the 998 bytes that SMTP carries."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Letter:
     """A mail to be: what it tells of; `news` says what has become of the run."""
 
@@ -71,11 +72,11 @@ class Digest:
             # A little more than is shown, so that it shows that there was more.
             self._lines.append(line.removesuffix(b"\n")[: 4 * LONGEST_LINE])
             self._number_of_lines += 1
-        self._counts = replace(counts)
+        self._counts = copy(counts)
 
     def end(self, counts: Counts, *, complete: bool) -> None:
         """Take in the final counts: the next letter is the last one."""
-        self._counts = replace(counts)
+        self._counts = copy(counts)
         self._news = "has ended" if complete else "was cut short"
 
     @property

@@ -9,7 +9,6 @@ import os
 import signal
 import time
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,9 +20,9 @@ from disbatch.errors import DisbatchError, ExitStatus, MessageError
 from disbatch.kvsstcp import wire
 from disbatch.kvsstcp.server import Server
 from disbatch.launching import Launched
+from disbatch.records import record
 
 if TYPE_CHECKING:
-    import logging
     import socket
     from collections.abc import Callable, Sequence
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from disbatch.driver.store import PublicStore
     from disbatch.driver.submissions import Submissions
     from disbatch.eventloop import EventLoop
+    from disbatch.log import Log
 
 DESCRIPTORS = 65536
 """Connections that the driver makes room for, as far as the system lets it: one for each engine."""
@@ -50,7 +50,7 @@ EXIT_STATUS_OF_SIGNAL = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OwnContext:
     """How the driver starts its own context: arguments, environment, and the file that takes what it prints."""
 
@@ -72,7 +72,7 @@ class DriverLoop:
         recorder: Recorder,
         job: str,
         own_context: OwnContext,
-        log: logging.Logger,
+        log: Log,
         tell: Callable[[str], None],
         on_recorded: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:

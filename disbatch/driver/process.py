@@ -10,7 +10,6 @@ import stat
 import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -40,16 +39,17 @@ from disbatch.kvsstcp.endpoint import (
     parse_address,
 )
 from disbatch.launching import disbatch_command
+from disbatch.records import fields, record
 from disbatch.runfiles import RunFiles
 from disbatch.values import mail_server_of_environment, ssh_nodes_of_environment
 
 if TYPE_CHECKING:
-    import logging
     import socket
     from collections.abc import Callable, Iterator, Sequence
 
     from disbatch.driver.controller import Counts
     from disbatch.driver.mail import Mail
+    from disbatch.log import Log
     from disbatch.options import ContextOptions, DriverOptions
     from disbatch.values import Address, SshNode
 
@@ -68,7 +68,7 @@ class EndedEarlyError(DisbatchError):
         self.exit_status = EXIT_STATUS_OF_SIGNAL[signal.Signals(number)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OtherStoreAddress:
     """A key-value store that somebody else serves, and two connections to it that have given their proof."""
 
@@ -77,7 +77,7 @@ class OtherStoreAddress:
     connected: tuple[socket.socket, socket.socket]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Beginning:
     """All that a run begins with, and nothing of which it has to wait for; `aside` is where an earlier file is now."""
 
@@ -89,7 +89,7 @@ class Beginning:
     files: RunFiles
     recorder: Recorder
     listening: socket.socket
-    log: logging.Logger
+    log: Log
     aside: str | None
 
 
@@ -151,7 +151,9 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
         _tell_how_to_go_on(asked, beginning, controller, resume_command)
     if mail is not None:
         mail.end(complete=complete)
-    log.info("the run ends with status %d: %s; CPU %.3f s", exit_status, controller.counts, time.process_time())
+    log.info(
+        "the run ends with status %d: %s; CPU %.3f s", exit_status, controller.counts.in_words, time.process_time()
+    )
     return exit_status
 
 
@@ -198,7 +200,7 @@ def _tell_how_to_go_on(
     asked: DriverOptions, beginning: Beginning, controller: Controller, resume_command: Callable[..., str]
 ) -> None:
     """Print the command that goes on where the run left off, if one can."""
-    if controller.can_be_resumed and (beginning.earlier or any(astuple(controller.counts))):
+    if controller.can_be_resumed and (beginning.earlier or any(vars(controller.counts).values())):
         retry = controller.check_failed and not asked.retry
         status_file = _shown(beginning.files.status, asked)
         _tell(f"to go on where this run left off: {resume_command(status_file, retry=retry)}")
@@ -428,12 +430,12 @@ def _own_context(
         *disbatch_command(),
         options.CONTEXT_ROLE,
         *arguments_for(joining),
-        *arguments_for(nodes, [declared.name for declared in fields(nodes)]),
+        *arguments_for(nodes, fields(nodes)),
     ]
     return OwnContext(command, environment, files.context_launch_log(os.getpid()))
 
 
-def _mail(asked: DriverOptions, files: RunFiles, server: Address, counts: Counts, log: logging.Logger) -> Mail:
+def _mail(asked: DriverOptions, files: RunFiles, server: Address, counts: Counts, log: Log) -> Mail:
     from disbatch.driver import letter, mail  # noqa: PLC0415 - most runs send none
 
     def warn(text: str) -> None:
@@ -459,7 +461,7 @@ def _close(recorder: Recorder) -> bool:
 
 
 def _sum_up(counts: Counts, status_file: str, *, complete: bool) -> None:
-    if not any(astuple(counts)):  # then whatever ended the run early has been told, and is all there is to tell
+    if not any(vars(counts).values()):  # then whatever ended the run early has been told, and is all there is to tell
         if complete:
             _tell("No tasks to run.")
         return

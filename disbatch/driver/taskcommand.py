@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -34,6 +33,8 @@ class TaskCommand:
     def __init__(
         self, command: str, environment: Mapping[str, str], loop: EventLoop, on_end: Callable[[int], None]
     ) -> None:
+        import subprocess  # noqa: PLC0415 - 5 ms, which runs without a task command need not wait for
+
         self._on_end = on_end
         self._told = False
         self._closed = False
@@ -61,6 +62,8 @@ class TaskCommand:
 
     def close(self) -> None:
         """End what runs of it still: TERM first, KILL after `GRACE`. Nothing is told of it any more."""
+        from subprocess import TimeoutExpired  # noqa: PLC0415 - see above
+
         self._closed = True
         if self._process.returncode is not None:
             return
@@ -73,5 +76,5 @@ class TaskCommand:
                 time.sleep(_PAUSE)
             # Once, and without waiting for the rest of the group: where nobody reaps orphans it never ends.
             os.killpg(self._process.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(TimeoutExpired):
             self._process.wait(GRACE)

@@ -10,17 +10,20 @@ import os
 import signal
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
 
 from disbatch.engine.snippet import OutputMeter
 from disbatch.eventloop import READ
 from disbatch.tasks import Outcome
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any, TypeAlias
 
     from disbatch.engine.launchers import Launcher
     from disbatch.eventloop import EventLoop, Timer
+
+    Owner: TypeAlias = Any
 
 PIPE_PATIENCE = 5.0
 """Seconds that an outcome waits for background processes to close the pipes, after bash has ended."""
@@ -41,10 +44,8 @@ _CHUNK = 1 << 16
 _PIPE_CAPACITY = 1 << 20  # the most that a process without privileges can give a pipe on Linux
 _KIBIBYTE = 1024  # what Linux counts ru_maxrss in
 
-Owner = TypeVar("Owner")
 
-
-class _Attempt(Generic[Owner]):
+class _Attempt:
     """A command under way; `pipes` are those that somebody may write to still, each with what is metered of it."""
 
     __slots__ = (
@@ -94,7 +95,7 @@ class _Attempt(Generic[Owner]):
         )
 
 
-class Attempts(Generic[Owner]):
+class Attempts:
     """Starts commands, meters their output, reaps and ends them.
 
     `on_end(owner)` is called when bash has ended, `on_outcome(owner, outcome)` when there is no more to know: at once
@@ -112,8 +113,8 @@ class Attempts(Generic[Owner]):
         self._launch = launch
         self._on_end = on_end
         self._on_outcome = on_outcome
-        self._running: dict[int, _Attempt[Owner]] = {}
-        self._unreported: set[_Attempt[Owner]] = set()
+        self._running: dict[int, _Attempt] = {}
+        self._unreported: set[_Attempt] = set()
         self._lingering: set[int] = set()
 
     def start(self, owner: Owner, command: bytes, environment: Mapping[bytes, bytes]) -> None:
@@ -132,7 +133,7 @@ class Attempts(Generic[Owner]):
             return
         self._running[attempt.pid] = attempt
 
-    def _spawn(self, attempt: _Attempt[Owner], command: bytes, environment: Mapping[bytes, bytes]) -> None:
+    def _spawn(self, attempt: _Attempt, command: bytes, environment: Mapping[bytes, bytes]) -> None:
         descriptors: list[int] = []
         try:
             descriptors += os.pipe()
@@ -148,12 +149,12 @@ class Attempts(Generic[Owner]):
         self._watch(attempt, attempt.out, out_read)
         self._watch(attempt, attempt.err, err_read)
 
-    def _watch(self, attempt: _Attempt[Owner], meter: OutputMeter, descriptor: int) -> None:
+    def _watch(self, attempt: _Attempt, meter: OutputMeter, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         attempt.pipes[descriptor] = meter
         self._loop.watch(descriptor, READ, partial(self._read, attempt, descriptor))
 
-    def _read(self, attempt: _Attempt[Owner], descriptor: int, _mask: int = READ) -> bool:
+    def _read(self, attempt: _Attempt, descriptor: int, _mask: int = READ) -> bool:
         """Whether there was something to read; the end of the pipe closes it, and may complete the outcome.
 
         After the report nobody asks for the figures any more, but what holds the pipe must not block or die on it.
@@ -172,7 +173,7 @@ class Attempts(Generic[Owner]):
             self._report(attempt)
         return False
 
-    def _drain(self, attempt: _Attempt[Owner]) -> None:
+    def _drain(self, attempt: _Attempt) -> None:
         """Read what bash has left in its pipes, and no more than fits into them: others may go on writing."""
         for descriptor in list(attempt.pipes):
             for _ in range(_PIPE_CAPACITY // _CHUNK):
@@ -212,14 +213,14 @@ class Attempts(Generic[Owner]):
         if self._lingering:
             self._loop.after(LINGERING_SWEEP, self._forget_ended_groups)
 
-    def _ended(self, attempt: _Attempt[Owner]) -> None:
+    def _ended(self, attempt: _Attempt) -> None:
         self._on_end(attempt.owner)
         if attempt.pipes:
             attempt.patience = self._loop.after(PIPE_PATIENCE, lambda: self._report(attempt))
         else:
             self._report(attempt)
 
-    def _report(self, attempt: _Attempt[Owner]) -> None:
+    def _report(self, attempt: _Attempt) -> None:
         if attempt in self._unreported:
             self._unreported.remove(attempt)
             if attempt.patience is not None:

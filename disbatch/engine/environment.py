@@ -5,11 +5,10 @@ Pure: the engine's own environment comes in as an argument. All names and values
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.tasks import NO_REPEAT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 

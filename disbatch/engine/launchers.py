@@ -9,28 +9,29 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
 
 from disbatch import descriptors
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Protocol
+
+    class Launcher(Protocol):
+        """Starts `/bin/bash -c command`."""
+
+        def __call__(self, command: bytes, environment: Mapping[bytes, bytes], stdout: int, stderr: int) -> int:
+            """Pid of a bash that leads its own session and writes to these descriptors; its input is empty.
+
+            Raises OSError when the system refuses (a command too long, no more processes) and ValueError for a command
+            that holds a NUL byte.
+            """
+
 
 BASH = b"/bin/bash"
 
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 """Signals that the interpreter ignores, which a child would inherit; a command expects their defaults."""
-
-
-class Launcher(Protocol):
-    """Starts `/bin/bash -c command`."""
-
-    def __call__(self, command: bytes, environment: Mapping[bytes, bytes], stdout: int, stderr: int) -> int:
-        """Pid of a bash that leads its own session and writes to these descriptors; its input is empty.
-
-        Raises OSError when the system refuses (a command too long, no more processes) and ValueError for a command
-        that holds a NUL byte.
-        """
 
 
 class PosixSpawnLauncher:

@@ -10,10 +10,8 @@ import signal
 import sys
 import time
 from functools import partial
-from typing import TYPE_CHECKING
 
 from disbatch import __version__, descriptors, messages, options
-from disbatch.arguments import parse
 from disbatch.engine import keeper, roster
 from disbatch.engine.attempts import Attempts
 from disbatch.engine.environment import TaskEnvironment
@@ -25,11 +23,12 @@ from disbatch.mailbox import Mailbox
 from disbatch.runfiles import RunFiles
 from disbatch.tasks import Outcome, PerEngineTask, Task
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable, Sequence
 
     from disbatch.eventloop import Timer
+    from disbatch.log import Log
     from disbatch.options import EngineRoleOptions
 
 GRACE = 3.0
@@ -169,7 +168,7 @@ class Service:
         environment: TaskEnvironment,
         per_engine_tasks: Sequence[PerEngineTask],
         send: Callable[[messages.ToDriver], None],
-        log: logging.Logger,
+        log: Log,
     ) -> None:
         self._rank = rank
         self._loop = loop
@@ -185,7 +184,7 @@ class Service:
         )
         if self._cylinders < environment.cylinders:
             log.warning("%d cylinders only: this machine's limit of open files allows no more", self._cylinders)
-        self.attempts: Attempts[Owner] = Attempts(loop, launch, self._command_ended, self._outcome_known)
+        self.attempts = Attempts(loop, launch, self._command_ended, self._outcome_known)
         self._reports: list[messages.TaskReport] = []
         self._freed: set[int] = set()
         self._report_later: Timer | None = None
@@ -274,7 +273,7 @@ def _enter(directory: bytes) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Be an engine; the exit status."""
-    asked = parse(options.ENGINE, arguments, "disbatch --engine")
+    asked = options.parse_engine(arguments, "disbatch --engine")
     keeper.fork_from_keeper()
     descriptors.keep_from_children()
     loop = EventLoop()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
+from disbatch.records import record
 from disbatch.tasks import PerEngineTask, Phase, Task
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -36,36 +36,36 @@ class Stage(Enum):
 # Events.
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TasksCame:
     """The driver has given tasks to this engine."""
 
     tasks: tuple[Task, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CylinderFreed:
     """The bash of the task in that cylinder has ended, or could not be started."""
 
     cylinder: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PerEngineTaskDone:
     """The START or STOP command that ran has ended, or could not be started."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReturnAsked:
     """The driver wants those tasks back that wait for a cylinder."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FinishAsked:
     """The driver has no more tasks for this engine."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CancelAsked:
     """What runs is to be ended; without `stop_commands` no STOP command is started and a running one ends too."""
 
@@ -77,7 +77,7 @@ Event = TasksCame | CylinderFreed | PerEngineTaskDone | ReturnAsked | FinishAske
 # Commands.
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StartTask:
     """Start this task in this cylinder, which is free."""
 
@@ -85,31 +85,31 @@ class StartTask:
     task: Task
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StartPerEngineTask:
     """Start this START or STOP command."""
 
     task: PerEngineTask
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TellReady:
     """Tell the driver that tasks can come."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReturnTasks:
     """Tell the driver that these tasks are not run here."""
 
     task_ids: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EndRunning:
     """End all that runs now: ask first, then kill."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Leave:
     """End what commands left behind, send what is not reported yet, say goodbye and end."""
 

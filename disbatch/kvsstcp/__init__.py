@@ -6,8 +6,7 @@ import anything of disbatch outside this package, and nor may any file beside it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from disbatch.kvsstcp.client import KVSClient
     from disbatch.kvsstcp.server import Server

@@ -17,9 +17,8 @@ can key its HMAC with the text of the variable. A nonce is 64 hex digits, used a
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 
-from disbatch.kvsstcp.wire import Get, Limits, Put, Request
+from disbatch.kvsstcp.wire import Get, Limits, Plain, Put, Request
 
 SECRET_VARIABLE = "KVSSTCP_SECRET"  # noqa: S105 - the name of the variable, not its value
 """Where in its environment a program finds the secret of the store that it belongs to."""
@@ -44,29 +43,28 @@ class AuthenticationError(Exception):
     """The other side broke the handshake, or does not know the secret; the text, of one line, says which."""
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitingChallenge:
+class AwaitingChallenge(Plain):
     """Server: the client has not spoken yet; `nonce` is what it will be given."""
 
-    nonce: bytes
+    def __init__(self, nonce: bytes) -> None:
+        self.nonce = nonce
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitingResponse:
+class AwaitingResponse(Plain):
     """Server: the client has been given `nonce`."""
 
-    nonce: bytes
+    def __init__(self, nonce: bytes) -> None:
+        self.nonce = nonce
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitingProof:
+class AwaitingProof(Plain):
     """Server: the client knows the secret and may ask for the server's own `proof`."""
 
-    proof: bytes
+    def __init__(self, proof: bytes) -> None:
+        self.proof = proof
 
 
-@dataclass(frozen=True, slots=True)
-class Proved:
+class Proved(Plain):
     """Server: done."""
 
 

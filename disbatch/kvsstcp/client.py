@@ -13,7 +13,6 @@ import os
 import socket
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from disbatch.kvsstcp import auth
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
@@ -36,7 +35,10 @@ from disbatch.kvsstcp.wire import (
     encode_view,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Self
 
     from disbatch.kvsstcp.endpoint import Address
@@ -62,6 +64,7 @@ _END_SECONDS = 10.0
 _RECEIVE_BYTES = 64 * 1024
 _COPIED_BYTES = 64 * 1024
 _TAG_LENGTH = 4
+_LONGEST_LABEL = 63  # of a name of a host, in bytes
 
 
 class DisconnectedError(KVSError, ConnectionError):
@@ -132,7 +135,7 @@ class KVSClient:
         pause = _FIRST_PAUSE_SECONDS
         for left in range(retry, -1, -1):
             try:
-                connected = socket.create_connection(self.address, self._connect_timeout)
+                connected = socket.create_connection(_encoded(*self.address), self._connect_timeout)
                 break
             except OSError as error:
                 if left == 0:
@@ -435,6 +438,12 @@ class KVSClient:
     @property
     def _where(self) -> str:
         return address_text(*self.address)
+
+
+def _encoded(host: str, port: int) -> tuple[Any, int]:
+    """Address as the system is asked for it; a plain name as bytes, or Python imports the codec of others for 3 ms."""
+    plain = host.isascii() and all(0 < len(label) <= _LONGEST_LABEL for label in host.split("."))
+    return (host.encode() if plain else host), port
 
 
 def _key(key: str | bytes) -> bytes:

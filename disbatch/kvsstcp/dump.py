@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from disbatch.kvsstcp.store import Snapshot
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
 
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

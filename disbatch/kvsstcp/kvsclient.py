@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from disbatch.kvsstcp.client import KVSClient, KVSError
 from disbatch.kvsstcp.commandline import Parser
-from disbatch.kvsstcp.wire import EVENTS
+from disbatch.kvsstcp.wire import EVENTS, Plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,12 +38,12 @@ MONITOR_HELP = (
 _MAX_SECONDS = 1e9  # above, the clocks of the system overflow
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Plain):
     """One thing to do: put K V [TAG], get K, view K, dump, monitor K KEY:EVENTS, shutdown; or timeout S, retry N."""
 
-    operation: str
-    arguments: tuple[str, ...] = ()
+    def __init__(self, operation: str, arguments: tuple[str, ...] = ()) -> None:
+        self.operation = operation
+        self.arguments = arguments
 
 
 class _Append(argparse.Action):

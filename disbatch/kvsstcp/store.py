@@ -12,10 +12,9 @@ end. A key is a monitor key as long as at least one event is recorded under it.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from disbatch.kvsstcp.wire import ASTR
+from disbatch.kvsstcp.wire import ASTR, Plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,15 +36,15 @@ to 50 bytes, `(ASTR, head...tail, length)` for a longer one, `(tag, None, length
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery(Generic[ClientT]):
+class Delivery(Plain, Generic[ClientT]):
     """The answer to a get (`taken`: the store has it no longer) or view of `client`."""
 
-    client: ClientT
-    key: bytes
-    tag: bytes
-    value: bytes
-    taken: bool
+    def __init__(self, client: ClientT, key: bytes, tag: bytes, value: bytes, taken: bool) -> None:  # noqa: FBT001 - a value like the others
+        self.client = client
+        self.key = key
+        self.tag = tag
+        self.value = value
+        self.taken = taken
 
 
 class _Waiters(Generic[ClientT]):

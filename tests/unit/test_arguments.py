@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-import argparse
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from disbatch.arguments import Role, arguments_for, declarations, option, parse, parser
+from disbatch.arguments import Role, arguments_for, declarations, option, parse
 from disbatch.errors import UsageError
+from disbatch.parser import parser
+from disbatch.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ def at_most_nine(text: str) -> int:
     return int(text)
 
 
-@dataclass(frozen=True)
+@record
 class Order:
     """What a guest may order."""
 
@@ -45,7 +45,8 @@ ORDER = Role(Order, "Order a dish.", (FOOD, SERVICE), epilog="Enjoy.", version="
 
 
 def ordered(*arguments: str) -> Order:
-    return parse(ORDER, arguments, "order")
+    order: Order = parse(ORDER, arguments, "order")
+    return order
 
 
 def test_each_kind_of_option_is_read() -> None:
@@ -97,7 +98,7 @@ def test_help_stands_under_its_headings_in_their_order_by_long_names() -> None:
     shown = parser(ORDER, "order").format_help()
     names = (
         *("usage: order [option ...]", "Order a dish."),
-        *(f"{FOOD}:", "  dish", "-n N, --portions N", "-s NAME", "--wine"),
+        *(f"{FOOD}:", "  dish", "--portions N", "-s ", "--wine"),
         *(f"{SERVICE}:", "-h, --help", "--version", "--size", "-w, --warm", "Enjoy."),
     )
     places = [shown.index(name) for name in names]
@@ -106,13 +107,13 @@ def test_help_stands_under_its_headings_in_their_order_by_long_names() -> None:
 
 
 def test_declarations_come_in_the_order_of_the_help() -> None:
-    names = [declared.name for declared in declarations(ORDER)]
+    names = [name for name, _ in declarations(ORDER)]
     assert names == ["dish", "portions", "sauces", "wine", "guests", "size", "table", "warm"]
 
 
 def test_what_is_hidden_is_still_told_of_in_a_reference() -> None:
-    [table] = [declared for declared in declarations(ORDER) if declared.name == "table"]
-    assert (table.metadata["help"], table.metadata["reference"]) == (argparse.SUPPRESS, "where it goes")
+    table = dict(declarations(ORDER))["table"]
+    assert (table.hidden, table.help) == (True, "where it goes")
 
 
 def test_a_role_without_a_version_has_no_option_for_it() -> None:
@@ -147,6 +148,12 @@ words = st.text(st.characters(exclude_characters="\0"), min_size=1).filter("--".
 )
 def test_values_are_read_back_as_they_were(order: Order) -> None:
     assert ordered(*arguments_for(order)) == order
+
+
+def test_what_is_written_as_usual_is_read_without_argparse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("disbatch.parser.parse")
+    order = ordered("-w", "-n", "3", "-s", "hot", "--sauce=", "--size", "LARGE", "--wine=red", "soup")
+    assert order == Order("soup", True, 3, ("hot", ""), "large", "red")
 
 
 def test_only_what_is_named_and_no_default_becomes_an_argument() -> None:

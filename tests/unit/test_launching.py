@@ -14,6 +14,11 @@ from disbatch.errors import DisbatchError
 from disbatch.launching import Launched, disbatch_command
 
 
+@pytest.fixture(params=[launching._start, launching._start_by_subprocess], autouse=True)
+def _start(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "_start", request.param)
+
+
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "what it prints"
@@ -24,7 +29,10 @@ def launch(script: str, output: Path, **options: dict[str, str] | tuple[int, int
 
 
 def wait(launched: Launched) -> int:
-    launched._process.wait(20)
+    deadline = time.monotonic() + 20
+    while launched.return_code() is None:
+        assert time.monotonic() < deadline, "it does not end"
+        time.sleep(0.002)
     return_code = launched.return_code()
     assert return_code is not None
     return return_code
@@ -39,6 +47,16 @@ def test_what_a_process_prints_goes_behind_what_is_in_its_file(output: Path) -> 
 def test_it_leads_its_own_session_and_reads_nothing(output: Path) -> None:
     wait(launch("cat; read -r _ _ _ _ _ session _ < /proc/$$/stat; [ $session = $$ ] && echo leads", output))
     assert output.read_text() == "leads\n"
+
+
+def test_it_gets_no_other_open_file_and_no_ignored_signal(output: Path) -> None:
+    inheritable = os.open(os.devnull, os.O_RDONLY)
+    os.set_inheritable(inheritable, True)
+    wait(launch("ls /proc/$$/fd; grep SigIgn /proc/$$/status", output))
+    os.close(inheritable)
+    *descriptors, ignored = output.read_text().splitlines()
+    assert set(descriptors) <= {"0", "1", "2", "255"}, "255 is bash's own"
+    assert not int(ignored.split()[1], 16) & (1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1))
 
 
 def test_its_environment_is_this_process_own_or_the_given_one(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:

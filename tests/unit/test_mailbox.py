@@ -242,6 +242,14 @@ def test_the_owner_can_answer_as_it_is_handed_a_message(bench: Bench) -> None:
     assert bench.office.asked == 3
 
 
+def test_asking_for_the_next_travels_with_an_answer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ASK_DELAY", 1000.0)
+    bench.on_message = lambda _: bench.mailbox.send(EngineLeft(1))
+    bench.office.post(ReturnTasks())
+    bench.settle()
+    assert (bench.office.heard, bench.office.asked) == ([EngineLeft(1)], 2)
+
+
 # Messages that go.
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 import os
 import pickle
@@ -20,6 +19,7 @@ from hypothesis import given
 from disbatch import messages
 from disbatch.errors import MessageError
 from disbatch.messages import Message, TaskReport, TasksEnded, context_key, decode, driver_key, encode, engine_key
+from disbatch.records import astuple, is_record
 from disbatch.tasks import Outcome, Task
 
 OUTCOME = Outcome(4711, -9, 1.7e9, 0.25, 10, b"out\xff", 0, b"", 0.125, 1 << 20, interrupted=False)
@@ -50,7 +50,7 @@ def values_of(declared: object) -> st.SearchStrategy[Any]:
         return PRIMITIVES[declared]
     if isinstance(declared, type) and issubclass(declared, Enum):
         return st.sampled_from(declared)
-    if isinstance(declared, type) and dataclasses.is_dataclass(declared):
+    if isinstance(declared, type) and is_record(declared):
         return st.builds(declared, *map(values_of, typing.get_type_hints(declared).values()))
     if typing.get_origin(declared) is tuple and typing.get_args(declared)[1:] == (...,):
         return st.lists(values_of(typing.get_args(declared)[0]), max_size=4).map(tuple)
@@ -63,7 +63,7 @@ def fits(value: object, declared: object) -> bool:
         return type(value) in (int, float)
     if typing.get_origin(declared) is tuple:
         return type(value) is tuple and all(fits(element, typing.get_args(declared)[0]) for element in value)
-    if isinstance(declared, type) and dataclasses.is_dataclass(declared):
+    if isinstance(declared, type) and is_record(declared):
         hints = typing.get_type_hints(declared)
         return type(value) is declared and all(fits(getattr(value, name), hints[name]) for name in hints)
     return type(value) is declared
@@ -241,7 +241,7 @@ def test_a_field_too_many_or_too_few_is_refused_wherever_it_is(message: Message,
         packed("RunTasks", [[0, 1, -1, "text"]]),
         packed("TasksEnded", 1, [[7, None]]),
         packed("TasksEnded", 1, [[7, True]]),
-        packed("PerEngineTaskEnded", 1, ["start", 0, 1, b""], list(dataclasses.astuple(OUTCOME))),
+        packed("PerEngineTaskEnded", 1, ["start", 0, 1, b""], list(astuple(OUTCOME))),
         b"\xdd\xff\xff\xff\xff",
         b"\x92\xaaEngineLeft\xdb\xff\xff\xff\xff",
     ],
@@ -258,7 +258,7 @@ DEPTHS = [1, 10, 500, *range(900, 1040, 5), 2000, 100_000]
 
 def nested_everywhere(depth: int) -> list[bytes]:
     deep = b"\x91" * depth + b"\x90"
-    outcome = packed(*dataclasses.astuple(OUTCOME))
+    outcome = packed(*astuple(OUTCOME))
     return [
         deep,
         b"\x81\xa1a" * depth + b"\x90",

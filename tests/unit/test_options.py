@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import itertools
@@ -8,7 +7,6 @@ import os
 import re
 import shlex
 import sys
-from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import hypothesis.strategies as st
@@ -16,7 +14,7 @@ import pytest
 from hypothesis import given
 
 from disbatch import __version__
-from disbatch.arguments import Role, arguments_for, parse, parser
+from disbatch.arguments import Role, arguments_for, declared_by, parse
 from disbatch.errors import UsageError
 from disbatch.options import (
     CONTEXT,
@@ -35,6 +33,8 @@ from disbatch.options import (
     parse_driver,
     resume_command,
 )
+from disbatch.parser import parser
+from disbatch.records import fields, replace
 from disbatch.values import Address, SshNode, ssh_nodes
 
 ROLES: list[type[ContextOptions | JoinOptions]] = [role.options for role in (DRIVER, CONTEXT, ENGINE)]
@@ -42,12 +42,13 @@ ROLES: list[type[ContextOptions | JoinOptions]] = [role.options for role in (DRI
 Options = TypeVar("Options", bound="ContextOptions | JoinOptions")
 
 
-def role_of(options: type[Options]) -> Role[Options]:
+def role_of(options: type[Options]) -> Role:
     return Role(options, "Does it.", GROUPS, version=__version__)
 
 
 def parsed(options: type[Options], *arguments: str) -> Options:
-    return parse(role_of(options), arguments, "disbatch")
+    read: Options = parse(role_of(options), arguments, "disbatch")
+    return read
 
 
 def complaint(role: type[ContextOptions | JoinOptions], *arguments: str) -> str:
@@ -160,9 +161,9 @@ def test_a_word_behind_an_option_whose_value_may_be_left_out_is_its_value(flag: 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_these_tests_read_every_option(role: type[DriverOptions]) -> None:
-    assert {name for _, name, _ in OPTIONS[role]} == {field.name for field in fields(role)}
+    assert {name for _, name, _ in OPTIONS[role]} == set(fields(role))
     written = {word.partition("=")[0] for words, _, _ in OPTIONS[role] for word in words}
-    flags = {flag for field in fields(role) for flag in field.metadata["flags"]}
+    flags = {flag for declared in declared_by(role).values() for flag in declared.flags}
     assert flags <= written
 
 
@@ -244,7 +245,8 @@ def test_a_level_of_the_log_is_one_of_five() -> None:
     assert all(level in message for level in LOG_LEVELS)
 
 
-WORDS = [*(flag for field in fields(DriverOptions) for flag in field.metadata["flags"]), "-", "--", "=", "a:4", "1"]
+FLAGS = [flag for declared in declared_by(DriverOptions).values() for flag in declared.flags]
+WORDS = [*FLAGS, "-", "--", "=", "a:4", "1"]
 
 
 @given(st.lists(st.sampled_from(WORDS) | st.text(max_size=5), max_size=6))
@@ -369,16 +371,15 @@ def test_options_of_a_context_are_read() -> None:
 def test_help_tells_of_every_visible_option(role: type[DriverOptions]) -> None:
     text = " ".join(parser(role_of(role), "disbatch").format_help().split())
     assert "Does it." in text
-    for field in fields(role):
-        for flag in field.metadata["flags"] or [field.metadata["metavar"]]:
-            hidden = field.metadata["help"] == argparse.SUPPRESS
-            assert bool(re.search(rf" {flag}(?![\w-])", text)) is not hidden, flag
-        if field.metadata["help"] != argparse.SUPPRESS:
-            assert field.metadata["help"] in text, "help is shown as it is written"
+    for declared in declared_by(role).values():
+        for flag in declared.flags or [declared.metavar]:
+            assert bool(re.search(rf" {flag}(?![\w-])", text)) is not declared.hidden, flag
+        if not declared.hidden:
+            assert declared.help in text, "help is shown as it is written"
 
 
 def test_only_what_the_processes_of_a_run_tell_one_another_is_hidden() -> None:
-    hidden = {field.name for role in ROLES for field in fields(role) if field.metadata["help"] == argparse.SUPPRESS}
+    hidden = {name for role in ROLES for name, declared in declared_by(role).items() if declared.hidden}
     assert hidden == {"environment_resources", "run", "kvs", "token", "label", "node", "rank"}
 
 

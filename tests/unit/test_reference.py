@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from dataclasses import fields
 from pathlib import Path
 
 from disbatch import taskfile
+from disbatch.arguments import declared_by
 from disbatch.engine.environment import TaskEnvironment
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.endpoint import HOST_VARIABLE, PORT_VARIABLE
@@ -43,9 +43,9 @@ def test_the_page_of_options_is_up_to_date() -> None:
 def test_every_option_that_is_for_users_has_its_line() -> None:
     driver, context = made().split("\n## ")[1:]
     for page, role in ((driver, DriverOptions), (context, ContextRoleOptions)):
-        for declared in fields(role):
-            for flag in declared.metadata["flags"]:
-                assert bool(re.search(rf"`{flag}[ `]", page)) is bool(declared.metadata["reference"]), flag
+        for declared in declared_by(role).values():
+            for flag in declared.flags:
+                assert bool(re.search(rf"`{flag}[ `]", page)) is bool(declared.help), flag
 
 
 def test_every_directive_has_its_line() -> None:

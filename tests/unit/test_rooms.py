@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import builtins
+import os
 import re
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,7 @@ TWINS = ROOT / "tests" / "unit"
 
 PURE = {
     "errors.py",
+    "records.py",
     "tasks.py",
     "messages.py",
     "taskfile.py",
@@ -28,6 +31,7 @@ PURE = {
     "statusfile.py",
     "options.py",
     "arguments.py",
+    "parser.py",
     "values.py",
     "runfiles.py",
     "kvsstcp/wire.py",
@@ -57,7 +61,7 @@ HARMLESS = {
         "ast",
         "bisect",
         "collections",
-        "dataclasses",
+        "copy",
         "enum",
         "functools",
         "heapq",
@@ -68,6 +72,12 @@ HARMLESS = {
 
 HOLDERS = (ast.stmt, ast.excepthandler, ast.match_case)
 """Nodes of the syntax tree that are statements or hold some."""
+
+SLOW = {"argparse", "asyncio", "dataclasses", "inspect", "json", "logging", "pathlib", "re", "subprocess", "typing"}
+"""Modules of Python's that take from 2 to 16 ms to be imported."""
+
+PATHS = {"PYTHONPATH": os.pathsep.join(sys.path)}
+"""Environment in which a program finds what this one does without `site`, which may import anything itself."""
 
 OUTSIDE = {"open", "print", "input", "breakpoint"}
 """Builtins that reach out of the process; no pure file calls them."""
@@ -189,6 +199,16 @@ def test_no_role_imports_another(file: str) -> None:
 @pytest.mark.parametrize("file", sorted(set(source_files()) - {"kvsstcp/client.py", "kvsstcp/dump.py"}))
 def test_nothing_is_pickled(file: str) -> None:
     assert "pickle" not in imports_of(file)[1], f"disbatch/{file} must not import pickle: say it in messages"
+
+
+@pytest.mark.parametrize("role", ["contexts", "engine"])
+def test_what_a_run_waits_for_imports_nothing_that_takes_long(role: str) -> None:
+    """A context or an engine is to have started its first task in little more time than Python starts in."""
+    code = f"import sys, disbatch.{role}.process; print(*sys.modules)"
+    command = [sys.executable, "-S", "-c", code]
+    modules = subprocess.run(command, cwd=ROOT, env=PATHS, check=True, capture_output=True)
+    slow = SLOW & set(modules.stdout.decode().split())
+    assert not slow, f"{role} would start faster without {slow}: see docs/design.md"
 
 
 def test_every_file_has_its_room_in_the_design() -> None:

@@ -5,7 +5,6 @@ What it starts as engines, here or through an `ssh` that is none, are short scri
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -124,10 +123,6 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     yield made
     made.loop.close()
     made.driver.close()
-    logger = logging.getLogger("disbatch")
-    for handler in [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]:
-        logger.removeHandler(handler)
-        handler.close()
 
 
 def admitted(*engine_ranks: int) -> ContextAdmitted:

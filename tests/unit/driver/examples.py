@@ -5,10 +5,11 @@ A kind that is new, and a field that is, need nothing here.
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
 from enum import Enum
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from disbatch.records import fields, is_record
 
 PLAIN: dict[type, object] = {int: 0, str: "text", bytes: b"bytes", bool: False, float: 1.5, type(None): None}
 
@@ -19,9 +20,9 @@ def example(kind: Any) -> Any:  # noqa: ANN401 - of any type, a value of that ty
         return example(get_args(kind)[0])
     if get_origin(kind) is tuple:
         return (example(get_args(kind)[0]),)
-    if isinstance(kind, type) and is_dataclass(kind):
+    if is_record(kind):
         types = get_type_hints(kind)
-        return kind(**{field.name: example(types[field.name]) for field in fields(kind)})
+        return kind(**{name: example(types[name]) for name in fields(kind)})
     if isinstance(kind, type) and issubclass(kind, Enum):
         return next(iter(kind))
     return PLAIN[kind]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, fields, is_dataclass
 from typing import Any, get_args
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from disbatch import messages
 from disbatch.driver import events
 from disbatch.driver.controller import Controller
+from disbatch.records import is_record
 from disbatch.tasks import Task
 from tests.unit.driver.examples import example
 from tests.unit.driver.simulation import context_came, settings
@@ -23,7 +23,7 @@ def declared_here() -> list[type]:
     return [
         value
         for value in vars(events).values()
-        if isinstance(value, type) and is_dataclass(value) and value.__module__ == events.__name__
+        if is_record(value) and value.__module__ == events.__name__
         if value is not events.Settings
     ]
 
@@ -41,14 +41,9 @@ def test_what_others_say_to_the_driver_is_an_event(kind: type) -> None:
 
 
 @pytest.mark.parametrize("kind", [*EVENTS, *COMMANDS, *ITEMS])
-def test_nothing_can_be_changed(kind: type) -> None:
-    value = example(kind)
-    for field in fields(kind):
-        with pytest.raises(FrozenInstanceError):
-            setattr(value, field.name, getattr(value, field.name))
-    with pytest.raises((AttributeError, TypeError)):  # which of them is up to the version of Python
-        value.something_else = 1
-    hash(value)  # nor can what it holds
+def test_nothing_that_is_held_can_be_changed(kind: type) -> None:
+    assert is_record(kind), "type checkers see to it that no field is set"
+    hash(example(kind))
 
 
 @pytest.mark.parametrize("kind", [*EVENTS, *COMMANDS, *ITEMS])

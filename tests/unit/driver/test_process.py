@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import io
-import logging
 import os
 import random
 import re
@@ -38,7 +37,7 @@ from disbatch.values import Address, SshNode
 from tests.unit.driver.simulation import outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from disbatch.driver.feeder import Feeder
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from disbatch.driver.loop import OwnContext
     from disbatch.driver.submissions import Submissions
     from disbatch.eventloop import EventLoop
+    from disbatch.log import Log
 
 PORT = 4711
 PUBLIC = Address("driver.example.org", PORT)
@@ -91,7 +91,7 @@ class Run:
         recorder: Recorder,
         job: str,
         own_context: OwnContext,
-        log: logging.Logger,
+        log: Log,
         tell: Callable[[str], None],
         on_recorded: process._Recorded,
     ) -> None:
@@ -185,12 +185,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    yield Bench(tmp_path, monkeypatch)
-    logger = logging.getLogger("disbatch")
-    for handler in [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]:
-        logger.removeHandler(handler)
-        handler.close()
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
 
 
 def line(task_id: int, command: bytes, return_code: int = 0) -> bytes:

@@ -10,13 +10,14 @@ import pytest
 
 from disbatch.engine import attempts as module
 from disbatch.engine.attempts import Attempts
-from disbatch.engine.launchers import Launcher, PosixSpawnLauncher, SubprocessLauncher, session_by_posix_spawn
+from disbatch.engine.launchers import PosixSpawnLauncher, SubprocessLauncher, session_by_posix_spawn
 from disbatch.eventloop import EventLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from disbatch.engine.launchers import Launcher
     from disbatch.tasks import Outcome
 
 DEADLINE = 20.0
@@ -30,7 +31,7 @@ class Bench:
         self.loop = EventLoop()
         self.ended: list[str] = []
         self.outcomes: dict[str, Outcome] = {}
-        self.attempts: Attempts[str] = Attempts(self.loop, launch, self.ended.append, self.note_outcome)
+        self.attempts = Attempts(self.loop, launch, self.ended.append, self.note_outcome)
         self.loop.on_signal(signal.SIGCHLD, self.attempts.reap)
 
     def note_outcome(self, owner: str, outcome: Outcome) -> None:

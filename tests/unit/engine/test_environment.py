@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from disbatch.engine.environment import TaskEnvironment, shared_resources
 from disbatch.messages import EngineAdmitted
+from disbatch.records import replace
 from disbatch.tasks import NO_REPEAT, PerEngineTask, Phase, Task
 
 SETTINGS = EngineAdmitted(
@@ -22,7 +21,7 @@ START = PerEngineTask(Phase.START, task_id=1, stream_index=2, command=b"true")
 
 
 def environment(base: dict[bytes, bytes], *, rank: int = 0, shared: tuple[str, ...] = ()) -> TaskEnvironment:
-    return TaskEnvironment(base, dataclasses.replace(SETTINGS, environment_resources=shared), rank)
+    return TaskEnvironment(base, replace(SETTINGS, environment_resources=shared), rank)
 
 
 def test_a_task_sees_the_documented_variables() -> None:
@@ -53,7 +52,7 @@ def test_a_per_engine_command_belongs_to_no_cylinder_and_no_repeat() -> None:
     ("number", "padded"), [(NO_REPEAT, b"-00001"), (0, b"000000"), (999_999, b"999999"), (1_234_567, b"1234567")]
 )
 def test_numbers_are_padded_to_six_places(number: int, padded: bytes) -> None:
-    seen = environment({}).of_task(dataclasses.replace(TASK, repeat_index=number), 0)
+    seen = environment({}).of_task(replace(TASK, repeat_index=number), 0)
     assert seen[b"DISBATCH_REPEAT_INDEX_ZP"] == padded
 
 
@@ -103,7 +102,7 @@ def test_the_secret_cannot_be_shared_out() -> None:
 
 
 def test_names_that_are_not_utf_8_reach_the_task_as_they_are() -> None:
-    settings = dataclasses.replace(SETTINGS, job="t\udcff_7", task_source="t\udcff")
+    settings = replace(SETTINGS, job="t\udcff_7", task_source="t\udcff")
     seen = TaskEnvironment({}, settings, 0).of_task(TASK, 0)
     assert (seen[b"DISBATCH_JOBID"], seen[b"DISBATCH_NAMETASKS"]) == (b"t\xff_7", b"t\xff")
 

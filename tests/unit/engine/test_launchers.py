@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disbatch.engine import launchers
-from disbatch.engine.launchers import Launcher, PosixSpawnLauncher, SubprocessLauncher, limiting
+from disbatch.engine.launchers import PosixSpawnLauncher, SubprocessLauncher, limiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from disbatch.engine.launchers import Launcher
 PATH = {b"PATH": os.environb[b"PATH"]}
 
 

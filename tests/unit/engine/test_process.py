@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -94,10 +93,6 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subreaper: None) -> I
     yield made
     made.loop.close()
     made.driver.close()
-    logger = logging.getLogger("disbatch")
-    for handler in [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]:
-        logger.removeHandler(handler)
-        handler.close()
 
 
 def task(number: int, command: bytes) -> Task:
