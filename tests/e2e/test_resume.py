@@ -58,7 +58,9 @@ def cut_to(path: Path, *task_ids: int) -> None:
 def test_nothing_left_to_do(work: Workplace, first: Path) -> None:
     done = run(work, "second", "-r", first.name)
     assert done.returncode == 0
-    assert done.complaints == ["disbatch: 0 tasks finished, 3 skipped (1 of them had failed); status file: second_status.txt"]
+    assert done.complaints == [
+        "disbatch: 0 tasks finished, 3 skipped (1 of them had failed); status file: second_status.txt"
+    ]
     assert ran(work) == []
     assert flags(work, "second") == [(0, "   S"), (1, "R  S"), (2, "   S")]
     old, new = (
