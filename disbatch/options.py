@@ -36,6 +36,9 @@ CONTEXT_ROLE = "--context"
 ENGINE_ROLE = "--engine"
 STOPPABLE = ("context", "engine")
 
+RESUME_ADVICE = "to go on where this run left off: "
+"""What a driver says before a command that `resume_command` has made."""
+
 OF_ENVIRONMENT = Address("", 0)
 """Stands for the key-value store that the environment names."""
 

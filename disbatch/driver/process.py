@@ -203,7 +203,7 @@ def _tell_how_to_go_on(
     if controller.can_be_resumed and (beginning.earlier or any(vars(controller.counts).values())):
         retry = controller.check_failed and not asked.retry
         status_file = _shown(beginning.files.status, asked)
-        _tell(f"to go on where this run left off: {resume_command(status_file, retry=retry)}")
+        _tell(f"{options.RESUME_ADVICE}{resume_command(status_file, retry=retry)}")
 
 
 def _start_command(

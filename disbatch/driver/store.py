@@ -119,7 +119,7 @@ class OtherStore:
 
     def replace(self, key: bytes, tag: bytes, value: bytes) -> None:
         """See `PublicStore`; always of the same key. A store that is slow does not get every value."""
-        if self._replacing.unsent:
+        if self._replacing.unsent or not self._replacing.open:
             return
         self._newest = (key, tag, value)
         self._put_newest()

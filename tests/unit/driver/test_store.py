@@ -293,6 +293,14 @@ def test_a_value_that_another_client_takes_away_does_not_stop_the_next_ones(benc
     assert bench.replacing_requests() == [put_of(b"newest")]
 
 
+def test_a_store_that_is_lost_has_nothing_unsettled(bench: Bench) -> None:
+    bench.store.replace(b"key", ASTR, b"new")
+    bench.second.close()
+    bench.loop.turn(0)
+    bench.store.replace(b"key", ASTR, b"newer")
+    assert not bench.store.unsettled
+
+
 def test_replacing_does_not_disturb_a_request_that_waits(bench: Bench) -> None:
     bench.store.get(b"tasks", bench.got.append)
     bench.store.replace(b"key", ASTR, b"new")
