@@ -20,7 +20,7 @@ $(READY): pyproject.toml tools/make-venv.sh
 	tools/make-venv.sh "$(VENV)" $(PYTHON)
 	touch $@
 
-system-packages:  ## install the Debian packages that tests with real ssh and real shells need (root, with apt-get)
+system-packages:  ## install the Debian packages that tests with real ssh, Slurm and shells need (root, with apt-get)
 	tools/install-system-packages.sh
 
 test: $(READY) system-packages lint  ## lint, then all tests

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs the Debian packages that tests with real ssh hosts and with users' shells need, where that is possible and not done yet.
+# Installs the Debian packages that tests with real ssh hosts, a real Slurm and users' shells need, where that is possible and not done yet.
 #
 # Never an error: tests that miss a tool say so themselves. They are skipped then, or fail in CI.
 set -uo pipefail
@@ -15,6 +15,10 @@ need() {  # need PACKAGE TOOL...: the package is wanted when one of its tools is
 need openssh-server sshd
 need openssh-client ssh ssh-keygen
 need iproute2 ip bridge
+need munge munged
+need slurmctld slurmctld
+need slurmd slurmd
+need slurm-client srun
 need procps ps
 need zsh zsh
 need fish fish

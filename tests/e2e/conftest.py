@@ -1,4 +1,4 @@
-"""What end-to-end tests share: hosts with a real sshd, and the rule for machines that cannot have them."""
+"""What end-to-end tests share: real ssh hosts, a real Slurm, and the rule for machines that cannot have them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.support import Workplace
 from tests.hosts import Hosts, LoopbackSshd, not_here, why_no_hosts, why_no_sshd
+from tests.slurm import Cluster, why_no_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before any fixture of a test marked `ssh`: end it here when the machine cannot have hosts."""
-    if item.get_closest_marker("ssh") and (reason := why_no_hosts()):
-        not_here(reason)
+    """Before any fixture of a test marked `ssh` or `slurm`: end it here when the machine cannot have what it needs."""
+    for marker, why_not in (("ssh", why_no_hosts), ("slurm", why_no_cluster)):
+        if item.get_closest_marker(marker) and (reason := why_not()):
+            not_here(reason)
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +36,24 @@ def hosts(session_hosts: Hosts) -> Iterator[Hosts]:
     yield session_hosts
     for host in session_hosts:
         host.reset()
+
+
+@pytest.fixture(scope="session")
+def session_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Slurm cluster of four nodes, up for the whole test run; tests take it through `cluster`."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(session_cluster: Cluster) -> Iterator[Cluster]:
+    """A Slurm cluster without a trace of the tests before; whatever a test is about, it fails when it leaves a job.
+
+    Nodes may be left in any state, without power too.
+    """
+    yield session_cluster
+    left = session_cluster.reset()
+    assert not left, f"jobs that were there still, and are cancelled now: {left}"
 
 
 @pytest.fixture(scope="session")

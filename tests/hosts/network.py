@@ -68,14 +68,14 @@ class Switch:
         self._cell.close()
 
 
-class Host:
-    """One host of a `Hosts`: made by it, powered by it, and gone with it."""
+class Computer:
+    """A cell on the network: a computer of its own, without any server yet. It owns the cell, and is gone with it."""
 
     def __init__(self, name: str, address: str, directory: Path, cell: Cell, switch: Switch) -> None:
         self.name = name
         self.address = address
         self.directory = directory
-        """Its sshd's configuration and log, for a look after a failure."""
+        """Its servers' configuration and logs, for a look after a failure."""
         self._cell = cell
         self._switch = switch
         self._port = switch.plug(cell)
@@ -84,7 +84,12 @@ class Host:
             [sshd.tool("ip"), "-batch", "-"],
             ["link set lo up", f"addr add {address}/24 dev eth0", "link set eth0 up"],
         )
-        self._sshd_pid = sshd.await_listening(directory, cell)
+        self._servers = {cell.pid}
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has power."""
+        return self._cell.alive
 
     @property
     def pid_namespace(self) -> str:
@@ -138,9 +143,22 @@ class Host:
                     process.wait()
             return subprocess.CompletedProcess(command, process.returncode, _content(output), _content(errors))
 
+    def serve(self, arguments: Sequence[str | Path], log: Path) -> subprocess.Popen[str]:
+        """Start a server, which `processes` does not list and `reset` does not end; what it says is added to `log`."""
+        with log.open("a", encoding="utf-8") as told:
+            process = self.popen(arguments, stdout=told, stderr=told)
+        self._servers.add(process.pid)
+        return process
+
+    def dismiss(self, server: subprocess.Popen[str]) -> None:
+        """Kill a server, as its crash would."""
+        server.kill()
+        server.wait()
+        self._servers.discard(server.pid)
+
     def processes(self) -> list[Process]:
-        """List what runs on the host, beside its keeper and its listening sshd; nothing when it is off."""
-        return [process for process in processes_in(self.pid_namespace) if not self._is_furniture(process)]
+        """List what runs on the host, beside its keeper and its servers; nothing when it is off."""
+        return [process for process in processes_in(self.pid_namespace) if process.pid not in self._servers]
 
     def cut(self) -> None:
         """Lose every packet from and to the host, silently: connections stay open, and nobody is told."""
@@ -173,8 +191,14 @@ class Host:
         """End the host's processes and remove it."""
         self._cell.close()
 
-    def _is_furniture(self, process: Process) -> bool:
-        return process.pid == self._cell.pid or process.inner_pid == self._sshd_pid
+
+class Host(Computer):
+    """One host of a `Hosts`: made by it, powered by it, and gone with it."""
+
+    def __init__(self, name: str, address: str, directory: Path, cell: Cell, switch: Switch) -> None:
+        super().__init__(name, address, directory, cell, switch)
+        inner_pid = sshd.await_listening(directory, cell)
+        self._servers |= {seen.pid for seen in processes_in(self.pid_namespace) if seen.inner_pid == inner_pid}
 
 
 class Hosts:

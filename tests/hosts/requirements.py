@@ -1,4 +1,4 @@
-"""Whether this machine can run tests with real ssh, and what happens to them where it cannot.
+"""Whether this machine can run tests with real ssh or a real Slurm, and what happens to them where it cannot.
 
 At a developer's, they are skipped with the reason. In CI (environment variable CI set) they fail with it: a test that
 nobody ever runs tests nothing.
@@ -20,19 +20,24 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 SSH_TOOLS = ("ssh", "sshd", "ssh-keygen")
-HOST_TOOLS = (*SSH_TOOLS, "ip", "bridge", "mount", "unshare")
+NETWORK_TOOLS = ("ip", "bridge", "mount", "unshare")
 
 
 @cache
 def why_no_sshd() -> str:
     """Return why `LoopbackSshd` cannot work here, "" when it can."""
-    return _missing(SSH_TOOLS)
+    return not_installed(SSH_TOOLS)
+
+
+def why_no_hosts() -> str:
+    """Return why `Hosts` cannot work here, "" when it can."""
+    return why_no_network(SSH_TOOLS)
 
 
 @cache
-def why_no_hosts() -> str:
-    """Return why `Hosts` cannot work here, "" when it can."""
-    if missing := _missing(HOST_TOOLS):
+def why_no_network(tools: tuple[str, ...] = ()) -> str:
+    """Return why there cannot be several computers with these programs on them, "" when there can."""
+    if missing := not_installed((*tools, *NETWORK_TOOLS)):
         return missing
     if os.geteuid() != 0:
         return "only root can make network namespaces"
@@ -49,6 +54,7 @@ def not_here(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def _missing(tools: tuple[str, ...]) -> str:
+def not_installed(tools: tuple[str, ...]) -> str:
+    """Say which of these programs are missing, "" when none is."""
     missing = [name for name in tools if shutil.which(name, path=SYSTEM_PATH) is None]
     return f"not installed: {', '.join(missing)}" if missing else ""
