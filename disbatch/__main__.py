@@ -10,7 +10,11 @@ if __package__ in (None, ""):
     replaced = 0 if getattr(sys.flags, "safe_path", sys.flags.isolated) else 1
     sys.path[:replaced] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
 
-from disbatch.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from disbatch.cli import main
+
+        status = main()
+    except KeyboardInterrupt:  # while the above was being imported; `main` does the same
+        status = 130
+    sys.exit(status)

@@ -68,13 +68,13 @@ def _play(arguments: list[str]) -> int:
         return context.main(arguments[1:], program="dbUtil.sh")
     program = _program()
     asked = options.parse_driver(arguments, " ".join(program))
-    _check_directory()
+    _check_working_directory()
     from disbatch.driver import process as driver  # noqa: PLC0415 - mistakes and --help do not wait for it either
 
     return driver.main(asked, partial(options.resume_command, program, arguments))
 
 
-def _check_directory() -> None:
+def _check_working_directory() -> None:
     """Raise `DisbatchError` if the directory is gone in which tasks would run, and which relative paths begin at."""
     try:
         os.getcwd()

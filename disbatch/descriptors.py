@@ -11,6 +11,9 @@ import resource
 import sys
 from contextlib import suppress
 
+MANY = 65536
+"""Open files that a driver or an engine makes room for, as far as the system lets it."""
+
 Limit = tuple[int, int]
 """Soft and hard limit, as in setrlimit(2)."""
 

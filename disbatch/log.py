@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from disbatch.options import LOG_LEVELS
+from disbatch.values import LOG_LEVELS
 
 
 class Log:

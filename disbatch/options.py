@@ -7,10 +7,11 @@ that one role starts another with. It must not know what is done with a value.
 from __future__ import annotations
 
 from disbatch import __version__
-from disbatch.arguments import Role, option, parse
+from disbatch.arguments import Role, declared_by, option, parse
 from disbatch.errors import UsageError
 from disbatch.records import record
 from disbatch.values import (
+    LOG_LEVELS,
     MAIL_SERVER_VARIABLE,
     SSH_NODES_VARIABLE,
     Address,
@@ -19,18 +20,19 @@ from disbatch.values import (
     at_least_one,
     at_least_zero,
     cores_per_task,
+    log_level,
     mail_address,
     one_line,
     path,
+    server_address,
+    shell_word,
     ssh_nodes,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
-"""From next to nothing to all that there is to tell."""
+    from typing import Any
 
 CONTEXT_ROLE = "--context"
 ENGINE_ROLE = "--engine"
@@ -55,6 +57,39 @@ GROUPS = (TASKS, HOSTS, FAILURES, FILES, STORE, OTHER)
 """Headings of the help, in their order."""
 
 
+def _cores_per_task(default: str) -> Any:  # noqa: ANN401 - as `option`
+    return option(
+        "-c",
+        "--cpusPerTask",
+        metavar="N",
+        convert=cores_per_task,
+        group=HOSTS,
+        help=f"cores per task; may be fractional: 0.5 runs two tasks at once on a core (default: {default})",
+    )
+
+
+def _tasks_per_node(default: str) -> Any:  # noqa: ANN401 - as `option`
+    return option(
+        "-t",
+        "--tasksPerNode",
+        metavar="N",
+        convert=at_least_one,
+        group=HOSTS,
+        help=f"run at most N tasks at once on each host (default: {default})",
+    )
+
+
+def _label(default: str) -> Any:  # noqa: ANN401 - as `option`
+    return option(
+        "-l",
+        "--label",
+        metavar="NAME",
+        convert=one_line,
+        group=HOSTS,
+        help=f"what these hosts together are called in names of log files (default: {default})",
+    )
+
+
 @record
 class ContextOptions:
     """What a user may ask of a context; the driver hands its own on to each context that is not told otherwise."""
@@ -68,15 +103,7 @@ class ContextOptions:
         group=HOSTS,
         help="give these hosts N tasks at most, and let them go then (default: 0, any number)",
     )
-    cpus_per_task: float | None = option(
-        "-c",
-        "--cpusPerTask",
-        metavar="N",
-        convert=cores_per_task,
-        group=HOSTS,
-        help="cores per task; may be fractional: 0.5 runs two tasks at once on a core (default: 1; in dbUtil.sh: what "
-        "the run was started with)",
-    )
+    cpus_per_task: float | None = _cores_per_task("1")
     gpu: bool = option(
         "-g",
         "--gpu",
@@ -84,15 +111,7 @@ class ContextOptions:
         group=HOSTS,
         help="deprecated: it is accepted and has no effect",
     )
-    label: str | None = option(
-        "-l",
-        "--label",
-        metavar="NAME",
-        convert=one_line,
-        group=HOSTS,
-        help="what these hosts together are called in names of log files (default: SSH0; for hosts added later SSH1, "
-        "SSH2, ...)",
-    )
+    label: str | None = _label("SSH0")
     ssh_nodes: tuple[tuple[SshNode, ...], ...] = option(
         "-s",
         "--ssh-node",
@@ -103,15 +122,7 @@ class ContextOptions:
         help="run on N cores of HOST: localhost and this machine directly, others through ssh; may be given several "
         f"times, and as a comma-separated list; needed unless {SSH_NODES_VARIABLE} in the environment is one",
     )
-    tasks_per_node: int | None = option(
-        "-t",
-        "--tasksPerNode",
-        metavar="N",
-        convert=at_least_one,
-        group=HOSTS,
-        help="run at most N tasks at once on each host (default: as many as its cores allow; in dbUtil.sh: what the "
-        "run was started with)",
-    )
+    tasks_per_node: int | None = _tasks_per_node("as many as its cores allow")
     environment_resources: tuple[str, ...] = option(
         "-E",
         "--env-resource",
@@ -151,7 +162,7 @@ class DriverOptions(ContextOptions):
     task_server: Address | None = option(
         "--taskserver",
         metavar="HOST:PORT",
-        convert=address,
+        convert=server_address,
         alone=OF_ENVIRONMENT,
         group=TASKS,
         help="instead of a file: take the tasks that programs submit to this key-value store (without a value: that of "
@@ -160,7 +171,7 @@ class DriverOptions(ContextOptions):
     kvs_server: Address | None = option(
         "--kvsserver",
         metavar="HOST:PORT",
-        convert=address,
+        convert=server_address,
         alone=OF_ENVIRONMENT,
         group=STORE,
         help="share this key-value store, which runs already, with other programs (without a value: the one that "
@@ -203,7 +214,7 @@ class DriverOptions(ContextOptions):
     log_level: str = option(
         "--loglevel",
         default="INFO",
-        convert=str.upper,
+        convert=log_level,
         choices=LOG_LEVELS,
         group=FILES,
         help="how much goes into the logs (default: INFO)",
@@ -283,10 +294,10 @@ class JoinOptions:
     log_level: str = option(
         "--loglevel",
         default="INFO",
-        convert=str.upper,
+        convert=log_level,
         choices=LOG_LEVELS,
         group=FILES,
-        help="how much goes into the logs (default: INFO; in dbUtil.sh: what the run was started with)",
+        help="how much goes into the logs (default: what the run was started with)",
     )
 
 
@@ -294,6 +305,9 @@ class JoinOptions:
 class ContextRoleOptions(ContextOptions, JoinOptions):
     """The command line of a context; `token` is empty where it has to find itself one."""
 
+    cpus_per_task: float | None = _cores_per_task("what the run was started with")
+    label: str | None = _label("SSH and a number, in the order of coming")
+    tasks_per_node: int | None = _tasks_per_node("what the run was started with")
     kvs_env: bool = option(
         "--kvs-env",
         default=False,
@@ -370,6 +384,8 @@ def parse_context(arguments: Sequence[str], program: str) -> ContextRoleOptions:
         )
     if options.now and not options.stop:
         raise UsageError("--now needs --stop", "name what is to be stopped")
+    if not options.run:
+        raise UsageError(f"{CONTEXT_ROLE} is told its run by the run's script", "call that, <unique id>_dbUtil.sh")
     return options
 
 
@@ -401,17 +417,33 @@ def resume_command(program: Sequence[str], arguments: Sequence[str], status_file
 
     That holds what its own `-r` files held. With `retry` it also runs again what failed.
     """
-    import shlex  # noqa: PLC0415 - it takes `re`, together 2 ms, for what only drivers say at their ends
-
     kept: list[str] = []
     words = iter(arguments)
     for word in words:
+        switches = _in_front_of_r(word)
         if word == "--":
             kept += [word, *words]
-        elif word in ("-r", "--resume-from"):
+        elif word == "--resume-from":
             next(words, None)
-        elif not word.startswith(("-r", "--resume-from=")):
+        elif switches is not None:
+            kept += [f"-{switches}"] * bool(switches)
+            if word == f"-{switches}r":
+                next(words, None)
+        elif not word.startswith("--resume-from="):
             kept.append(word)
     resume = ["-r", f"./{status_file}" if status_file.startswith("-") else status_file, *["-R"] * retry]
     # Behind a `--` an option is none.
-    return shlex.join([*program, *resume, *kept] if "--" in kept else [*program, *kept, *resume])
+    command = [*program, *resume, *kept] if "--" in kept else [*program, *kept, *resume]
+    return " ".join(map(shell_word, command))
+
+
+def _in_front_of_r(word: str) -> str | None:
+    """Switches that stand before `-r` in a word of short options; None in a word that has none."""
+    switches = {
+        flag[1]
+        for declared in declared_by(DriverOptions).values()
+        for flag in declared.flags
+        if declared.default is False and not flag.startswith("--")
+    }
+    before, r, _ = word[1:].partition("r")
+    return before if word.startswith("-") and r and set(before) <= switches else None

@@ -65,18 +65,18 @@ class RunFiles:
 
     def context_log(self, label: str) -> str:
         """A context's log."""
-        return f"{self.unique_id}_{_file_name(label)}.context.log"
+        return f"{self.unique_id}_{file_name(label)}.context.log"
 
     def engine_log(self, label: str, node: str, rank: int) -> str:
         """An engine's log."""
-        return f"{self.unique_id}_{_file_name(label)}_{_file_name(node)}_engine_{rank}.log"
+        return f"{self.unique_id}_{file_name(label)}_{file_name(node)}_engine_{rank}.log"
 
     def engine_output(self, label: str, node: str) -> str:
         """What the process prints that starts an engine (ssh, or the engine itself)."""
-        return f"{self.unique_id}_{_file_name(label)}_{_file_name(node)}_engine_wrap.log"
+        return f"{self.unique_id}_{file_name(label)}_{file_name(node)}_engine_wrap.log"
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     """`text` with what a file name cannot hold replaced."""
     return text.replace("/", "_").replace("\0", "_")
 

@@ -287,17 +287,19 @@ def read_into(resume: Resume, name: str, lines: Iterable[bytes], file_number: in
     return [] if found else [f"{name} is empty: nothing is skipped because of it"]
 
 
-def lines_to_keep(resume: Resume, lines: Iterable[bytes], file_number: int, *, retry: bool) -> Iterator[bytes]:
-    """Lines of a status file for the one of a run that resumes from it: those of all tasks that it will not run again.
+def lines_to_keep(
+    resume: Resume, lines: Iterable[bytes], file_number: int, is_wanted: Callable[[int, int], bool]
+) -> Iterator[bytes]:
+    """Lines of a status file for the one of a run that resumes from it, flag S: of the tasks that are wanted there.
 
-    `resume` is what `read_into` made of it; with `retry` tasks that failed are left out.
+    `resume` is what `read_into` made of it; `is_wanted` gets a task's id and its return code.
     """
     place = file_number << _FILE_SHIFT
     for line in lines:
         match = _RECORD.match(line)
         if match is not None and not match[1].strip(_FLAGS_OF_COMPLETED):
             task_id, return_code = int(match[2]), int(match[5])
-            if resume.place_of(task_id) == place and not (retry and return_code):
+            if resume.place_of(task_id) == place and is_wanted(task_id, return_code):
                 yield skipped_line(line)
         place += len(line)
 

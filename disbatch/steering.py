@@ -31,7 +31,11 @@ _PAUSE = 0.2
 
 
 def print_store(asked: ContextRoleOptions) -> int:
-    """Print where the store of the run is, and its secret, as lines for the environment of programs; 0."""
+    """Print where the store of the run is, and its secret, as lines for the environment of programs; 0.
+
+    Raises `DriverUnreachableError` when it is not there.
+    """
+    joining.client(asked.kvs).close()
     secret = os.environ.get(SECRET_VARIABLE, "").encode() or None
     for name, value in client_environment((asked.kvs.host, asked.kvs.port), secret, {}).items():
         print(f"{name}={value}")

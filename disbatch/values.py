@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SSH_NODES_VARIABLE = "DISBATCH_SSH_NODELIST"
 MAIL_SERVER_VARIABLE = "DISBATCH_SMTP"
+LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 MOST_CORES = 100_000
 LEAST_CORES_PER_TASK = 0.001
 """What lies beyond is a slip of the finger, and would have an engine make places for tasks until memory ends."""
@@ -85,6 +86,16 @@ def address(text: str) -> Address:
     return Address(host, int(port))
 
 
+def server_address(text: str) -> Address:
+    """Address of a key-value store that runs, HOST:PORT or [HOST]:PORT with a port above 0; raises ValueError."""
+    try:
+        server = _server(text)
+    except ValueError:
+        hint = "write it as HOST:PORT; the option alone has to be the last word"
+        raise ValueError(f"{text!r} is no address of a server; {hint}") from None
+    return server
+
+
 LOCAL_MAIL_SERVER = Address("localhost", 25)
 
 
@@ -94,11 +105,16 @@ def mail_server_of_environment(environment: Mapping[str, str]) -> Address:
     if not text:
         return LOCAL_MAIL_SERVER
     try:
-        server = address(text)
+        return _server(text)
     except ValueError:
-        server = Address("", 0)
+        hint = "write it as HOST:PORT"
+        raise UsageError(f"{MAIL_SERVER_VARIABLE}: {text!r} is no address of a mail server", hint) from None
+
+
+def _server(text: str) -> Address:
+    server = address(text)
     if not (server.host and server.host.isprintable() and server.port):
-        raise UsageError(f"{MAIL_SERVER_VARIABLE}: {text!r} is no address of a mail server", "write it as HOST:PORT")
+        raise ValueError("no server is there")
     return server
 
 
@@ -117,14 +133,26 @@ def cores_per_task(text: str) -> float:
 
 def at_least_one(text: str) -> int:
     """A whole number above 0; raises ValueError."""
-    if not (text.isascii() and text.isdigit()) or int(text) == 0:
-        raise ValueError(f"it must be a whole number of at least 1, not {text!r}")
-    return int(text)
+    return _whole_number(text, 1)
 
 
 def at_least_zero(text: str) -> int:
     """A whole number, 0 included; raises ValueError."""
-    return 0 if text == "0" else at_least_one(text)
+    return _whole_number(text, 0)
+
+
+def _whole_number(text: str, least: int) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) < least:
+        raise ValueError(f"it must be a whole number of at least {least}, not {text!r}")
+    return int(text)
+
+
+def log_level(text: str) -> str:
+    """Level of a log, however it is spelled; raises ValueError."""
+    level = text.upper()
+    if level not in LOG_LEVELS:
+        raise ValueError(f"it must be one of {', '.join(LOG_LEVELS)}, not {text!r}")
+    return level
 
 
 def one_line(text: str) -> str:
@@ -146,3 +174,18 @@ def path(text: str) -> str:
     if not text:
         raise ValueError("it must not be empty")
     return text
+
+
+def shell_word(text: str) -> str:
+    """The word that bash reads as `text`, for a command to be pasted; also of a file name that is no UTF-8."""
+    import shlex  # noqa: PLC0415 - it takes `re`, together 2 ms, for what only drivers say at their ends
+
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + "".join(_escaped(character) for character in text) + "'"
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable() and character not in "\\'":
+        return character
+    return "".join(f"\\{byte:03o}" for byte in character.encode(errors="surrogateescape"))

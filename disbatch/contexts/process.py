@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
 from functools import partial
 
 from disbatch import __version__, layout, messages, options
@@ -21,6 +20,7 @@ from disbatch.joining import connect, open_log
 from disbatch.launching import Launched, disbatch_command
 from disbatch.mailbox import Mailbox
 from disbatch.runfiles import RunFiles
+from disbatch.terminal import tell
 from disbatch.values import ssh_nodes_of_environment
 
 TYPE_CHECKING = False
@@ -92,7 +92,7 @@ class Context:
             )
         )
         if self._asked.gpu:
-            _tell(options.GPU_HAS_NO_EFFECT)
+            tell(options.GPU_HAS_NO_EFFECT)
         self._loop.after(ANSWER_PATIENCE, partial(self._fail, "the driver did not answer"))
         self._loop.on_signal(signal.SIGCHLD, self._reap)
         self._loop.on_request_to_end(self._told_to_end)
@@ -135,7 +135,7 @@ class Context:
         here = _names_of_this_machine([offer.name for offer in self._offers])
         self._nodes = dict(zip(admission.engine_ranks, (offer.name for offer in self._offers), strict=True))
         if sys.stderr.isatty():
-            _tell(f"added {', '.join(self._nodes.values())} to the run; Ctrl-C takes them away again")
+            tell(f"added {', '.join(self._nodes.values())} to the run; Ctrl-C takes them away again")
         for rank, node in self._nodes.items():
             self._start_engine(node, rank, admission.label, here)
         self._leave_if_done()
@@ -185,7 +185,7 @@ class Context:
         self._mailbox.send(messages.EngineProcessEnded(rank, return_code, words))
         if return_code and not self._ending:
             self._failed += 1
-            _tell(f"{self._nodes[rank]} runs no tasks: {words or f'its engine ended with {return_code}'}")
+            tell(f"{self._nodes[rank]} runs no tasks: {words or f'its engine ended with {return_code}'}")
 
     def _leave_if_done(self) -> None:
         if self._rank is not None and not self._launched and self._exit_status is None:
@@ -219,18 +219,12 @@ class Context:
     def _fail(self, reason: str) -> None:
         """End without having joined; once the driver has admitted the context this has no effect."""
         if self._rank is None:
-            _tell(f"this context could not join the run: {reason}")
+            tell(f"this context could not join the run: {reason}")
             self._exit_status = ExitStatus.FAILED
 
     def _note(self, text: str) -> None:
         if self._log is not None:
             self._log.info("%s", text)
-
-
-def _tell(text: str) -> None:
-    """Print a line to the user's terminal, which may have gone."""
-    with suppress(OSError, ValueError):
-        print(f"disbatch: {text}", file=sys.stderr, flush=True)
 
 
 def _names_of_this_machine(nodes: Sequence[str]) -> frozenset[str]:
@@ -248,6 +242,8 @@ def main(arguments: Sequence[str], program: str) -> int:
         return _steer(asked) if asked.kvs_env or asked.stop else _serve(asked)
     except DriverUnreachableError:
         if not os.path.exists(RunFiles(asked.run).kvs_address):
+            if asked.kvs_env:  # whose reader takes every line for one of a variable
+                raise DisbatchError("the run is over, and its key-value store has gone with it") from None
             print("Run done")
             return ExitStatus.OK
         raise

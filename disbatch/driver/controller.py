@@ -389,8 +389,12 @@ class Controller:
             self.can_be_resumed = False
             what = "all tasks have ended; STOP commands and what tasks left behind may take a while"
             self._stop(event.exit_status, f"got {event.name}; {what} (again: at once)")
-        else:
+        elif self._outstanding:
             self._stop(event.exit_status, f"got {event.name}; ending the running tasks (again: at once)")
+        else:
+            has_started = any(engine.assigned for engine in self.fleet.engines)
+            when = "while no task ran" if has_started else "before any task had started"
+            self._stop(event.exit_status, f"got {event.name} {when}")
 
     def _hurry(self) -> None:
         for engine in self.fleet.listening():

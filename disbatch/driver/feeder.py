@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import select
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from disbatch import statusfile, taskfile
@@ -17,7 +18,7 @@ from disbatch.taskfile import Complaint, TaskParser
 from disbatch.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from disbatch.driver.events import Event, Item
     from disbatch.eventloop import EventLoop
@@ -61,10 +62,26 @@ class EarlierRuns:
 
         Raises `DisbatchError` when a file cannot be read once more.
         """
+        return self._lines_where(lambda _task_id, return_code: not (self._retry and return_code))
+
+    def lines_still_true(self, recorded: Iterable[bytes]) -> Iterator[bytes]:
+        """Lines for the end of a run that was cut short: of tasks that it was to run again, and has not `recorded`.
+
+        So that its status file too tells of all that is known. Raises `DisbatchError` as `lines` does.
+        """
+        if not self._retry:
+            return iter(())  # there is none
+        by_now = statusfile.Resume()
+        for line in recorded:
+            with suppress(StatusFileError):  # a header, or the end of a line for which there was no room
+                by_now.note(line, 0)
+        return self._lines_where(lambda task_id, _return_code: by_now.place_of(task_id) is None)
+
+    def _lines_where(self, is_wanted: Callable[[int, int], bool]) -> Iterator[bytes]:
         for number, file in enumerate(self._files):
             try:
                 file.seek(0)
-                yield from statusfile.lines_to_keep(self._resume, file, number, retry=self._retry)
+                yield from statusfile.lines_to_keep(self._resume, file, number, is_wanted)
             except OSError as error:
                 raise _unreadable(file, error) from error
 

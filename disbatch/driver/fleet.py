@@ -10,6 +10,8 @@ from collections import deque
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from disbatch.runfiles import file_name
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -184,8 +186,8 @@ class Fleet:
         """Take a context in, with an expected engine for each node that it offers."""
         rank = len(self.contexts)
         label = came.label or f"{came.system}{rank}"
-        while any(context.label == label for context in self.contexts):
-            label = f"{label}_{rank}"  # two contexts with one label would write to the same files
+        while any(file_name(context.label) == file_name(label) for context in self.contexts):
+            label = f"{label}_{rank}"  # two contexts of one name would write to the same files
         first = len(self.engines)
         for number, offer in enumerate(came.nodes, first):
             self.engines.append(Engine(number, rank, offer.name, offer.cylinders, offer.cores_per_cylinder))

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from disbatch.eventloop import EventLoop
     from disbatch.log import Log
 
-DESCRIPTORS = 65536
-"""Connections that the driver makes room for, as far as the system lets it: one for each engine."""
-
 FAREWELL_LIMIT = 2.0
 """Seconds that the last messages may take to be sent."""
 
@@ -96,7 +93,7 @@ class DriverLoop:
         self._end: events.EndRun | None = None
         self._lines: list[bytes] = []
         """What is not in the status file yet."""
-        self._former_limit = descriptors.make_room(DESCRIPTORS)
+        self._former_limit = descriptors.make_room(descriptors.MANY)  # a connection for each engine
         # From the beginning: a signal may come before anything else does.
         self._loop.on_request_to_end(
             lambda number: self.happened(events.SignalCame(number.name, EXIT_STATUS_OF_SIGNAL[number]))
@@ -146,11 +143,15 @@ class DriverLoop:
                 self._turn(0.0 if self._inbox else None)
         return self._end
 
-    def serve_until(self, is_over: Callable[[], bool]) -> None:
-        """Serve the store, when the run has ended, to those who still read from it; a signal ends that."""
-        while not is_over() and not any(isinstance(event, events.SignalCame) for event in self._inbox):
+    def serve_until(self, is_over: Callable[[], bool]) -> events.SignalCame | None:
+        """Serve the store, when the run has ended, to those who still read from it; the signal that has ended that."""
+        while not is_over():
+            for event in self._inbox:
+                if isinstance(event, events.SignalCame):
+                    return event
             self._inbox.clear()
             self._turn(None)
+        return None
 
     def _turn(self, timeout: float | None) -> None:
         assert self._server is not None  # noqa: S101 - `serve` comes before `run`

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from disbatch import messages
 from disbatch.driver import events
 from disbatch.driver.fleet import EngineStage
+from disbatch.values import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +59,7 @@ class Membership:
         self.may_wait = settings.startup_only
         """Whether a run without engines waits for others: those that it had were sent away, or it began without."""
         self._told_to_add = False
+        self._told_to_have_ended: set[int] = set()
         self._news: list[str] = []
         self.handlers: dict[type, Callable[..., None]] = {
             events.EngineLost: self._engine_lost,
@@ -104,7 +106,7 @@ class Membership:
         """Tell the user, once until somebody comes, that the run waits for resources."""
         if not self._told_to_add:
             self._told_to_add = True
-            self._tell(f"the run waits for resources; {self._settings.script} -s HOST:N adds some")
+            self._tell(f"the run waits for resources; {shell_word(self._settings.script)} -s HOST:N adds some")
 
     def dismiss(self, context: Context) -> None:
         """Let a context finish what its engines have, and give them nothing more."""
@@ -308,7 +310,9 @@ class Membership:
         if engine.stage is EngineStage.LOST and engine.nothing_runs:
             self._engine_is_gone(engine)
         elif engine.stage in (EngineStage.WAITING, EngineStage.STARTING, EngineStage.SERVING) and event.return_code:
-            self._tell(f"{engine.node}: what had started its engine ended with {event.return_code} {event.last_words}")
+            why = f": {event.last_words}" if event.last_words else ""
+            self._tell(f"{engine.node}: what had started its engine ended with {event.return_code}{why}")
+            self._told_to_have_ended.add(engine.rank)
         elif engine.stage is EngineStage.EXPECTED:
             self._fleet.move(engine, EngineStage.GONE)
             why = event.last_words or f"what was to start it ended with {event.return_code}"
@@ -324,7 +328,8 @@ class Membership:
         if engine is None or not engine.can_hear:
             return
         held = len(engine.tasks)
-        self._tell(f"lost the engine on {engine.node}" + (f"; {held} of its tasks to run again" if held else ""))
+        if held or engine.rank not in self._told_to_have_ended:
+            self._tell(f"lost the engine on {engine.node}" + (f"; {held} of its tasks to run again" if held else ""))
         if engine.tasks and self._open and not engine.nothing_runs:
             self._fleet.move(engine, EngineStage.LOST)
             self._do(events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(engine.rank)))

@@ -43,9 +43,6 @@ REPORT_DELAY = 0.005
 FAREWELL_LIMIT = 5.0
 """Seconds that the last reports may take to be sent."""
 
-DESCRIPTORS = 65536
-"""Open files that the engine makes room for, as far as the system lets it: what tasks leave behind may hold pipes."""
-
 DESCRIPTORS_PER_CYLINDER = 2
 DESCRIPTORS_BESIDES = 64
 
@@ -176,7 +173,7 @@ class Service:
         self._send = send
         self._log = log
         launch = launcher()
-        limit = descriptors.make_room(DESCRIPTORS)
+        limit = descriptors.make_room(descriptors.MANY)  # what tasks leave behind may hold pipes
         if limit is not None:
             launch = limiting(launch, limit)
         self._cylinders = min(

@@ -109,6 +109,15 @@ MISTAKES = [
         1,
         ("cannot listen at 198.51.100.1:0: Cannot assign requested address (--use-address",),
     ),
+    Mistake("-C negative", (*HERE, "-C", "-1", "tasks"), 2, ("-C", "at least 0", "'-1'")),
+    Mistake("--kvsserver, port 0", (*HERE, "--kvsserver", "h:0", "tasks"), 2, ("'h:0' is no address of a server",)),
+    Mistake(
+        "--kvsserver alone before the task file",
+        (*HERE, "--kvsserver", "tasks"),
+        2,
+        ("'tasks' is no address of a server", "the option alone has to be the last word"),
+    ),
+    Mistake("a context without a run", ("--context",), 2, ("--context is told its run by the run's script",)),
     Mistake("an empty label", (*HERE, "-l", "", "tasks"), 2, ("-l",)),
 ]
 

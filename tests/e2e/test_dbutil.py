@@ -201,6 +201,9 @@ def test_the_run_is_over(work: Workplace) -> None:
     let_end(work, run)
     done = finish(add(work, script, "-s", "localhost:1"), timeout=PATIENCE)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Run done\n", "")
+    asked = finish(add(work, script, "--kvs-env"), timeout=PATIENCE)
+    assert (asked.returncode, asked.stdout) == (1, ""), "nothing that a shell could take for a variable"
+    assert asked.complaints == ["disbatch: error: the run is over, and its key-value store has gone with it"]
 
 
 def test_the_driver_was_killed(work: Workplace) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disbatch.driver.membership import GIVE_BACK_AFTER
-from tests.e2e.support import AFTER_KILL, DISBATCH, PATIENCE, eventually, finish
+from tests.e2e.support import AFTER_KILL, CHECKOUT, DISBATCH, PATIENCE, eventually, finish, read_status
 
 if TYPE_CHECKING:
     from tests.e2e.support import Workplace
@@ -220,13 +220,65 @@ def test_a_signal_while_stop_commands_run_lets_them_end_and_leaves_nothing_to_re
 
 
 def test_a_signal_before_anything_has_started(work: Workplace) -> None:
-    run = work.start("-s", "localhost:2", "-", stdin=subprocess.PIPE)
-    eventually(lambda: any(work.directory.glob("*_kvsinfo.txt")), "the run")
+    run = work.start("-s", "localhost:2", "-p", "run", "-", stdin=subprocess.PIPE)
+    eventually(lambda: bool(work.text("run_driver.log")), "the run")
     run.terminate()
     assert run.wait(PATIENCE) == 143
     done = finish(run)
-    assert "Traceback" not in done.stderr
+    what, summary, go_on = done.complaints
+    assert what == "disbatch: got SIGTERM before any task had started"
+    assert summary == "disbatch: 0 tasks finished; status file: run_status.txt"
+    assert go_on.endswith(" -s localhost:2 -p run - -r run_status.txt")
     assert not any(work.directory.glob("*_kvsinfo.txt"))
+
+
+@pytest.mark.parametrize("part", ["engine", "keeper"])
+def test_a_run_whose_only_engine_was_killed_in_its_first_task_tells_how_to_go_on(work: Workplace, part: str) -> None:
+    run = begin(work, "touch begun.0; sleep ${LONG:-300}", options=("-p", "run"))
+    os.kill(getattr(work, part)().pid, signal.SIGKILL)
+    done = finish(run, timeout=2 * PATIENCE)
+    assert done.returncode == 1
+    assert "disbatch: 0 tasks finished; status file: run_status.txt" in done.complaints[-2:]
+    assert not any(line.endswith(" ") for line in done.complaints)
+    command = done.complaints[-1].partition("to go on where this run left off: ")[2]
+    assert work.run(program=["bash", "-c", command], env={"LONG": "0"}).returncode == 0
+    assert [line.task_id for line in read_status(work.directory / "run_status.txt")] == [0]
+
+
+@pytest.mark.parametrize("reader", ["> /dev/full", "| true"])
+def test_a_path_that_nobody_takes_is_one_clear_line_and_leaves_nothing(work: Workplace, reader: str) -> None:
+    work.write("tasks", "touch ran")
+    before = sorted(os.listdir(work.directory))
+    command = f"set -o pipefail; {shlex.join(DISBATCH)} -S tasks {reader}"
+    done = work.run(program=["bash", "-c", command])
+    assert done.returncode == 1
+    [complaint] = done.complaints
+    assert complaint.startswith("disbatch: error: cannot print the path of ")
+    assert complaint.endswith(("to standard output: No space left on device", "to standard output: Broken pipe"))
+    assert sorted(os.listdir(work.directory)) == before
+
+
+INTERRUPTED_WHILE_IMPORTING = """
+import runpy, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "disbatch.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupts())
+sys.argv[:] = sys.argv[1:]
+if sys.argv[0] == "disbatch":
+    runpy.run_module("disbatch", run_name="__main__")
+else:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("how", ["disbatch", str(CHECKOUT / "disbatch" / "__main__.py")], ids=["-m", "by path"])
+def test_ctrl_c_while_python_still_imports_gives_no_traceback(work: Workplace, how: str) -> None:
+    done = work.run(program=[DISBATCH[0], "-c", INTERRUPTED_WHILE_IMPORTING, how])
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize("delay", range(0, 400, 25))

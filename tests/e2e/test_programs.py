@@ -231,18 +231,25 @@ def test_a_command_does_not_outlive_the_run(work: Workplace, *, signs_in: bool) 
     run.send_signal(signal.SIGTERM)
     done = finish(run, timeout=PATIENCE)
     assert done.returncode == 128 + signal.SIGTERM
-    assert done.complaints[0] == "disbatch: got SIGTERM; ending the running tasks (again: at once)"
+    what = "; ending the running tasks (again: at once)" if signs_in else " before any task had started"
+    assert done.complaints[0] == f"disbatch: got SIGTERM{what}"
     work.await_silence()
 
 
-def test_a_command_that_goes_on_after_the_last_task_can_be_ended(work: Workplace) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_that_ends_a_command_after_the_last_task_is_in_the_exit_status_for_the_command_was_cut_short(
+    work: Workplace, number: signal.Signals
+) -> None:
     program = signed_in(work, "source.submit('true')", "source.finish()")
     run = work.start("-s", "localhost:1", "--taskcommand", f"{program}; {STUBBORN}")
-    eventually(lambda: bool(work.status("STREAM")), "the line of the task")
-    eventually(lambda: not any(process.role for process in work.processes()), "the end of engine and context")
-    run.send_signal(signal.SIGTERM)
+    assert run.stderr is not None
+    assert run.stderr.readline().startswith(b"disbatch: all tasks have ended; waiting for the task command to end")
+    run.send_signal(number)
     done = finish(run, timeout=PATIENCE)
-    assert done.returncode == 0  # every task has ended, and all is written down
+    assert done.returncode == 128 + number
+    what, summary = done.complaints
+    assert what == f"disbatch: got {number.name}; ending the task command, whose tasks have all ended"
+    assert summary.startswith("disbatch: 1 task finished; status file: ")
     work.await_silence()
 
 

@@ -168,6 +168,62 @@ def test_a_task_that_differs(work: Workplace, first: Path, tasks: list[str], tol
     assert ran(work) == []
 
 
+def test_a_refused_resume_is_refused_as_often_as_it_is_asked_for(work: Workplace, first: Path) -> None:
+    good = work.text("tasks")
+    arguments = ("-R", "-r", first.name)
+    for number in (1, 2, 3):
+        work.write("tasks", log("a"), "echo changed >> out", log("c"))
+        done = run(work, "first", *arguments)
+        assert done.returncode == 1
+        assert any("task 1 is not the one in the status file" in complaint for complaint in done.complaints)
+        assert "to go on where" not in done.stderr
+        assert flags(work, "first") == [(0, "   S"), (1, "R  S"), (2, "   S")]
+        assert len(list(work.directory.glob("first_status.txt.*"))) == number
+    assert ran(work) == []
+    (work.directory / "tasks").write_text(good, encoding="ascii")
+    assert run(work, "first", *arguments, env={"B": "0"}).returncode == 0
+    assert ran(work) == ["b"]
+    assert flags(work, "first") == [(0, "   S"), (1, "    "), (2, "   S")]
+
+
+def test_what_a_refused_resume_has_done_is_not_lost(work: Workplace) -> None:
+    # More than is read at once: the first has ended before the one that differs is read.
+    many = ["#DISBATCH BARRIER", *["true"] * 600]
+    work.write("tasks", "exit ${B:-5}", *many, log("last", "5"))
+    assert run(work, "first").returncode == 0
+    assert ran(work) == ["last"]
+    cut_to(work.directory / "first_status.txt", 0, 602)
+    work.write("changed", "exit ${B:-5}", *many, "echo changed >> out")
+    for _ in range(2):
+        done = run(work, "first", "-R", "-r", "first_status.txt", tasks="changed", env={"B": "0"})
+        assert done.returncode == 1
+        assert "task 602 is not the one in the status file" in done.stderr
+    assert ran(work) == []
+    assert flags(work, "first")[0] == (0, "   S")
+    assert flags(work, "first")[-1] == (602, "R  S")
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_run_that_is_cut_short_before_it_retries_a_task_remembers_how_that_failed(
+    work: Workplace,
+    force: bool,  # noqa: FBT001 - a parameter of pytest's
+) -> None:
+    work.write("tasks", "touch begun; sleep $LONG", "#DISBATCH BARRIER", log("b", "5"))
+    run(work, "first", env={"LONG": "0"})
+    cut_to(work.directory / "first_status.txt", 2)
+    (work.directory / "begun").unlink()
+    ran(work)
+    arguments = (*HERE, "-p", "second", "-R", "-r", "first_status.txt", *["--force-resume"] * force, "tasks")
+    again = work.start(*arguments, env={"LONG": "300"})
+    work.await_file("begun")
+    again.terminate()
+    assert finish(again, timeout=PATIENCE).returncode == 143
+    assert flags(work, "second") == [(0, "R  Z"), (2, "R  S")]
+    done = run(work, "third", "-r", "second_status.txt", env={"LONG": "0"})
+    assert "2 tasks finished" not in done.stderr
+    assert ran(work) == []
+
+
 def test_more_tasks_than_before(work: Workplace, first: Path) -> None:
     work.write("tasks", log("a"), log("b", "${B:-5}"), log("c"), log("d"))
     assert run(work, "second", "-r", first.name).returncode == 0

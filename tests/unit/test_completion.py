@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disbatch import cli, completion
-from disbatch.options import LOG_LEVELS
+from disbatch.values import LOG_LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

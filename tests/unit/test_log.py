@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disbatch.log import Log
-from disbatch.options import LOG_LEVELS
+from disbatch.values import LOG_LEVELS
 
 if TYPE_CHECKING:
     from pathlib import Path

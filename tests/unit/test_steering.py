@@ -47,6 +47,7 @@ class Client:
         self.states = list(states)
         self.put_so_far: list[tuple[bytes, messages.Message]] = []
         self.confirmed = 0
+        self.closed = False
         self.failure: Exception | None = None
 
     def __enter__(self) -> Self:
@@ -54,6 +55,9 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         assert self.confirmed == len(self.put_so_far), "what was put may not have arrived"
+
+    def close(self) -> None:
+        self.closed = True
 
     def view(self, key: bytes, *, encoding: object) -> tuple[bytes, bytes]:
         if self.failure is not None:
@@ -190,7 +194,10 @@ def test_programs_are_told_where_the_store_is(
         monkeypatch.delenv("KVSSTCP_SECRET", raising=False)
     else:
         monkeypatch.setenv("KVSSTCP_SECRET", secret)
+    client = Client()
+    monkeypatch.setattr(joining, "client", lambda _: client)
     assert steering.print_store(ASKED) == 0
+    assert client.closed
     printed: dict[str, str] = dict(line.split("=") for line in capsys.readouterr().out.splitlines())
     assert printed.pop("KVSSTCP_SECRET", None) == secret
     assert printed == {"KVSSTCP_HOST": "driver", "KVSSTCP_PORT": "4711"}

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 
 from disbatch.errors import UsageError
 from disbatch.values import (
@@ -14,10 +16,13 @@ from disbatch.values import (
     at_least_one,
     at_least_zero,
     cores_per_task,
+    log_level,
     mail_address,
     mail_server_of_environment,
     one_line,
     path,
+    server_address,
+    shell_word,
     ssh_nodes,
     ssh_nodes_of_environment,
 )
@@ -104,11 +109,61 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         address(text)
 
 
+def test_a_server_that_runs_has_a_host_and_a_port() -> None:
+    assert server_address("host:80") == Address("host", 80)
+    assert server_address("[::1]:65535") == Address("::1", 65535)
+
+
+@pytest.mark.parametrize("text", ["Tasks", "host:0", ":80", ":0", "host:65536", "ho\nst:80", ""])
+def test_what_is_no_address_of_a_server_is_refused_with_a_word_on_the_option_alone(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no address of a server; write .*; the option alone has to") as error:
+        server_address(text)
+    assert str(error.value).isprintable()
+
+
+def test_a_least_number_is_named() -> None:
+    assert (at_least_zero("0"), at_least_zero("7"), at_least_one("1")) == (0, 7, 1)
+    with pytest.raises(ValueError, match="at least 0, not '-1'"):
+        at_least_zero("-1")
+    with pytest.raises(ValueError, match="at least 1, not '0'"):
+        at_least_one("0")
+
+
+def test_a_level_of_a_log_may_be_spelled_in_small_letters() -> None:
+    assert log_level("Debug") == "DEBUG"
+    with pytest.raises(ValueError, match=r"it must be one of CRITICAL, .*, not 'foo'"):
+        log_level("foo")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("plain/name_1.txt", "plain/name_1.txt"),
+        ("it's here", """'it'"'"'s here'"""),
+        ("grüße", "'grüße'"),
+        ("", "''"),
+        ("u\udcff8", r"$'u\3778'"),
+        ("a\nb'\\", r"$'a\012b\047\134'"),
+    ],
+)
+def test_a_word_for_a_shell(text: str, word: str) -> None:
+    assert shell_word(text) == word
+
+
+@given(st.binary(min_size=1).filter(lambda name: 0 not in name))
+@settings(max_examples=20, deadline=None)
+def test_bash_reads_a_word_as_the_bytes_that_it_stands_for(name: bytes) -> None:
+    word = shell_word(os.fsdecode(name))
+    assert word.isprintable()
+    assert subprocess.run(["/bin/bash", "-c", f"printf %s {word}"], capture_output=True, check=True).stdout == name
+
+
 @given(st.text() | st.text("a:,1[]- \n²", max_size=12))
 @example("localhost:" + "9" * 5000)
 @example("9" * 5000)
 def test_parsers_of_values_raise_value_errors_of_one_line_on_any_text(text: str) -> None:
-    for read in (ssh_nodes, address, cores_per_task, at_least_one, at_least_zero, one_line, mail_address, path):
+    addresses = (ssh_nodes, address, server_address, mail_address)
+    for read in (*addresses, cores_per_task, at_least_one, at_least_zero, one_line, path, log_level):
         try:
             read(text)
         except ValueError as error:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from disbatch import __version__, messages
+from disbatch import __version__, joining, messages
 from disbatch.contexts import process
 from disbatch.contexts.process import Context
-from disbatch.errors import DriverUnreachableError, ResourceError, UsageError
+from disbatch.errors import DisbatchError, DriverUnreachableError, ResourceError, UsageError
 from disbatch.eventloop import EventLoop
 from disbatch.kvsstcp.wire import Limits, Put, RequestParser, encode_reply
 from disbatch.messages import (
@@ -415,6 +415,15 @@ def test_a_run_without_a_driver_and_without_its_address_is_done(
     monkeypatch.setattr(process, "connect", out_of_reach)
     assert process.main([f"--run={tmp_path}/run", "-s", "a:1"], "dbUtil.sh") == 0
     assert capsys.readouterr().out == "Run done\n"
+
+
+def test_programs_are_not_told_where_the_store_was_of_a_run_that_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(joining, "client", out_of_reach)
+    with pytest.raises(DisbatchError, match="the run is over, and its key-value store has gone with it"):
+        process.main([f"--run={tmp_path}/run", "--kvs-env"], "dbUtil.sh")
+    assert capsys.readouterr().out == ""
 
 
 def test_a_driver_out_of_reach_whose_run_goes_on_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -402,6 +402,7 @@ def test_the_second_signal_hurries_and_sets_a_limit() -> None:
 def test_a_signal_before_there_is_anything_ends_the_run_at_once() -> None:
     run = Play()
     run.happens(events.SignalCame("SIGINT", 130))
+    assert run.told == "got SIGINT before any task had started"
     assert run.end == events.EndRun(130, complete=False)
 
 
@@ -444,6 +445,16 @@ def test_an_engine_that_goes_unasked_does_not_keep_a_context_with_its_number(eve
     run.happens(messages.EngineProcessEnded(0, 0, ""))
     assert run.said_to_context()[-1] == messages.EndContext(())
     assert run.said_to_context().count(messages.EndContext(())) == 1
+
+
+def test_a_signal_while_no_task_runs_speaks_of_none() -> None:
+    run = Play()
+    run.reads(task(0), ended=False)
+    run.engines(1)
+    run.ends(0, 0)
+    run.happens(events.SignalCame("SIGTERM", 143))
+    assert run.told == "got SIGTERM while no task ran"
+    assert run.everybody_leaves() == events.EndRun(143, complete=False)
 
 
 def test_a_signal_when_every_task_has_its_line_leaves_nothing_to_resume() -> None:

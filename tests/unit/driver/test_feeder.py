@@ -406,6 +406,18 @@ def test_the_lines_of_all_tasks_that_are_not_run_again_are_carried_over(tmp_path
     assert earlier_runs(first, second).completed == 3
 
 
+def test_a_run_that_was_to_retry_and_was_cut_short_keeps_the_lines_of_what_it_has_not_come_to(tmp_path: Path) -> None:
+    succeeded, failed, retried, failed_again = line(0), *(line(number, return_code=1) for number in (1, 2, 3))
+    first = status_file(tmp_path / "first", failed, succeeded, retried, failed_again)
+    now = [HEADER, skipped_line(succeeded), line(2), failed_again, line(4), b"torn"]
+    assert list(earlier_runs(first, retry=True).lines_still_true(now)) == [skipped_line(failed)]
+    assert list(earlier_runs(first, retry=True).lines_still_true([])) == [
+        skipped_line(of) for of in (failed, succeeded, retried, failed_again)
+    ]
+    # One that was to retry nothing has taken all lines over at its beginning.
+    assert list(earlier_runs(first).lines_still_true([])) == []
+
+
 def test_a_status_file_that_cannot_be_read_once_more_is_named(tmp_path: Path) -> None:
     earlier = earlier_runs(status_file(tmp_path / "first", line(0)))
     earlier._files[0].close()

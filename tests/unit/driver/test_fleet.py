@@ -78,6 +78,12 @@ def test_a_context_has_the_users_label_or_one_from_its_rank() -> None:
     assert fleet.admit_context(context_came("c")).label == "SSH2"
 
 
+def test_no_two_contexts_share_their_files() -> None:
+    fleet = Fleet()
+    labels = [fleet.admit_context(context_came("t", label=label)).label for label in ("a/b", "a_b", "a/b")]
+    assert labels == ["a/b", "a_b_1", "a/b_2"]
+
+
 @given(st.lists(st.sampled_from(["", "a", "a_1", "a_2", "a_1_2", "SSH0", "SSH1", "SSH2_2"]), max_size=8))
 def test_no_two_contexts_have_one_label(labels: list[str]) -> None:
     fleet = Fleet()

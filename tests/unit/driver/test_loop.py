@@ -17,7 +17,7 @@ from disbatch.driver import events
 from disbatch.driver import loop as loop_file
 from disbatch.driver.controller import Controller
 from disbatch.driver.feeder import Feeder
-from disbatch.driver.loop import DESCRIPTORS, FAREWELL_LIMIT, DriverLoop, OwnContext
+from disbatch.driver.loop import FAREWELL_LIMIT, DriverLoop, OwnContext
 from disbatch.driver.recorder import Recorder
 from disbatch.errors import DisbatchError
 from disbatch.eventloop import EventLoop
@@ -696,7 +696,7 @@ def test_room_is_made_for_a_connection_to_each_engine(monkeypatch: pytest.Monkey
     asked: list[int] = []
     monkeypatch.setattr(descriptors, "make_room", asked.append)
     house.open()
-    assert asked == [DESCRIPTORS]
+    assert asked == [descriptors.MANY]
 
 
 def test_the_end_of_the_own_context_is_told_once(house: House) -> None:
@@ -872,7 +872,7 @@ def test_a_run_that_has_ended_serves_its_store_as_long_as_it_is_wanted(house: Ho
     turns: list[int] = []
     for number in range(3):
         house.happens(partial(turns.append, number))
-    house.driver.serve_until(lambda: len(turns) == 3)
+    assert house.driver.serve_until(lambda: len(turns) == 3) is None
     assert turns == [0, 1, 2]
     assert not house.events, "nothing that happens then is of interest"
 
@@ -880,7 +880,7 @@ def test_a_run_that_has_ended_serves_its_store_as_long_as_it_is_wanted(house: Ho
 def test_a_signal_ends_the_serving_of_a_run_that_has_ended(house: House) -> None:
     house.driver.happened(events.PatienceEnded())
     house.happens(house.loop.signal_handlers[signal.SIGINT])
-    house.driver.serve_until(lambda: False)
+    assert house.driver.serve_until(lambda: False) == events.SignalCame("SIGINT", 130)
     assert len(house.loop.timeouts) == 1
 
 

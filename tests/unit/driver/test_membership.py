@@ -214,6 +214,21 @@ def test_an_engine_that_does_not_start_is_named_with_the_last_words() -> None:
     ]
 
 
+@pytest.mark.parametrize(("words", "shown"), [("", "255"), ("the host is down", "255: the host is down")])
+def test_the_end_of_what_started_an_engine_is_told_and_its_loss_then_only_for_the_tasks_that_it_has(
+    words: str, shown: str
+) -> None:
+    run = play(task(0), cylinders=[1, 1])
+    for rank in (1, 0):
+        run.happens(messages.EngineProcessEnded(rank, 255, words))
+        run.happens(events.EngineLost(rank))
+    assert run.all(events.TellUser) == [
+        events.TellUser(f"own1: what had started its engine ended with {shown}"),
+        events.TellUser(f"own0: what had started its engine ended with {shown}"),
+        events.TellUser("lost the engine on own0; 1 of its tasks to run again"),
+    ]
+
+
 @pytest.mark.parametrize("rank", [-1, 0, 7])
 def test_the_end_of_the_process_of_an_engine_that_was_not_awaited_is_no_news(rank: int) -> None:
     run = play(*tasks(0))

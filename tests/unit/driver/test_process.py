@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import io
 import os
 import random
 import re
@@ -21,12 +20,12 @@ import pytest
 
 from disbatch import __version__, options
 from disbatch.arguments import parse
-from disbatch.driver import address, events, letter, mail, process
-from disbatch.driver.controller import Controller, Counts
+from disbatch.driver import address, beginning, events, letter, mail, process
 from disbatch.driver.membership import OWN_TOKEN
 from disbatch.driver.recorder import Recorder
 from disbatch.driver.submissions import SIGN_IN
 from disbatch.errors import DisbatchError, UsageError
+from disbatch.eventloop import Timer
 from disbatch.kvsstcp.client import DisconnectedError
 from disbatch.options import ContextRoleOptions
 from disbatch.runfiles import RunFiles
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from disbatch.driver.controller import Controller
     from disbatch.driver.feeder import Feeder
     from disbatch.driver.letter import Digest, Letter
     from disbatch.driver.loop import OwnContext
@@ -117,8 +117,9 @@ class Run:
     def use_store(self, connected: object, replacing: object, _where: str) -> None:
         self.used = (connected, replacing)
 
-    def serve_until(self, is_over: Callable[[], bool]) -> None:
+    def serve_until(self, is_over: Callable[[], bool]) -> events.SignalCame | None:
         self.served_until = is_over
+        return self.bench.signal_at_the_end
 
     def happened(self, event: events.Event) -> None:
         self.happened_so_far.append(event)
@@ -151,6 +152,7 @@ class Bench:
         self.folder = folder
         self.listening = Listening()
         self.end = events.EndRun(0, complete=True)
+        self.signal_at_the_end: events.SignalCame | None = None
         self.wanted: list[Address | None] = []
         self.meanwhile: Callable[[Run], None] = lambda _: None
         self.advertised_to: list[str] = []
@@ -262,11 +264,17 @@ def test_a_mistake_sets_no_status_file_aside(bench: Bench) -> None:
     assert bench.names == {"run_status.txt"}
 
 
-def test_a_file_that_cannot_be_made_is_named(bench: Bench) -> None:
+def test_the_path_of_the_script_may_be_no_utf_8(bench: Bench, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    main("-S", "-p", os.fsdecode(b"u\xff"), "tasks")
+    assert capfdbinary.readouterr().out == os.fsencode(bench.folder) + b"/u\xff_dbUtil.sh\n"
+
+
+def test_a_file_that_cannot_be_made_is_named_and_nothing_is_left(bench: Bench) -> None:
     (bench.folder / "run_dbUtil.sh").mkdir()
     with pytest.raises(DisbatchError) as error:
         bench.main("-p", "run")
     assert str(error.value) == f"{bench.folder}/run_dbUtil.sh: Is a directory"
+    assert bench.names == {"run_dbUtil.sh"}
 
 
 def test_what_the_system_refuses_during_a_run_is_an_error_for_people(bench: Bench) -> None:
@@ -276,7 +284,7 @@ def test_what_the_system_refuses_during_a_run_is_an_error_for_people(bench: Benc
     bench.meanwhile = fail
     with pytest.raises(DisbatchError) as error:
         bench.main("-p", "run")
-    assert str(error.value) == "run: Cannot allocate memory"
+    assert str(error.value) == "Cannot allocate memory"
     assert "run_kvsinfo.txt" not in bench.names
 
 
@@ -301,13 +309,6 @@ def test_standard_input_that_is_closed_is_an_error_for_people(bench: Bench, monk
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(DisbatchError, match="standard input: it is closed"):
         bench.main(task_file="-")
-    assert bench.names == set()
-
-
-def test_no_child_gets_the_task_file(bench: Bench) -> None:
-    descriptor = process._open_task_file("tasks")
-    assert not os.get_inheritable(descriptor)
-    os.close(descriptor)
     assert bench.names == set()
 
 
@@ -579,7 +580,7 @@ class Elsewhere:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
     made = Elsewhere()
-    monkeypatch.setattr(process, "KVSClient", made)
+    monkeypatch.setattr(beginning, "KVSClient", made)
     return made
 
 
@@ -786,8 +787,9 @@ def test_a_task_command_that_ends_early_ends_the_list_when_all_is_read(
 ) -> None:
     def end(run: Run) -> None:
         later: list[tuple[float, Callable[[], None]]] = []
-        monkeypatch.setattr(run.loop, "after", lambda seconds, action: later.append((seconds, action)))
-        command.on_end(return_code)
+        with monkeypatch.context() as patch:
+            patch.setattr(run.loop, "after", lambda seconds, action: later.append((seconds, action)))
+            command.on_end(return_code)
         assert not run.happened_so_far
         [(seconds, action)] = later
         assert seconds == process.QUIET_AFTER_COMMAND
@@ -796,6 +798,39 @@ def test_a_task_command_that_ends_early_ends_the_list_when_all_is_read(
     bench.meanwhile = end
     main(*HERE, "--taskcommand", "make tasks")
     assert bench.run.happened_so_far == [event]
+
+
+def test_a_signal_ends_a_task_command_that_outlives_its_tasks_and_is_told(
+    bench: Bench, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.signal_at_the_end = events.SignalCame("SIGTERM", 143)
+    bench.meanwhile = lambda run: setattr(run.controller.counts, "finished", 1)
+    assert main(*HERE, "-p", "run", "--taskcommand", "make tasks") == 143
+    assert command.closed
+    assert capsys.readouterr().err.splitlines() == [
+        "disbatch: got SIGTERM; ending the task command, whose tasks have all ended",
+        "disbatch: 1 task finished; status file: run_status.txt",
+    ]
+
+
+@pytest.mark.usefixtures("command")
+def test_a_task_command_that_outlives_its_tasks_for_a_while_is_said_to_be_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later: list[tuple[float, Callable[[], None]]] = []
+
+    def after(seconds: float, action: Callable[[], None]) -> Timer:
+        later.append((seconds, action))
+        return Timer(0.0, action)
+
+    bench.meanwhile = lambda run: monkeypatch.setattr(run.loop, "after", after)
+    assert main(*HERE, "-p", "run", "--taskcommand", "make tasks") == 0
+    [(seconds, action)] = later
+    assert seconds == process.PATIENCE_WITH_COMMAND
+    capsys.readouterr()
+    action()
+    told = "disbatch: all tasks have ended; waiting for the task command to end, which Ctrl-C would make it do\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_task_command_that_cannot_be_started_ends_the_run_in_order(bench: Bench, command: Command) -> None:
@@ -952,7 +987,7 @@ def test_a_run_whose_last_lines_cannot_be_written_has_failed(
         run.recorder.add(b"line\n")
         run.controller.counts.skipped = 1
 
-    monkeypatch.setattr(process, "Recorder", functools.partial(Recorder, write=FullDisk().write))
+    monkeypatch.setattr(beginning, "Recorder", functools.partial(Recorder, write=FullDisk().write))
     bench.meanwhile = look_around
     bench.end = events.EndRun(status, complete=not status)
     assert bench.main("-p", "run") == in_the_end
@@ -961,30 +996,6 @@ def test_a_run_whose_last_lines_cannot_be_written_has_failed(
     assert hint.endswith("-r run_status.txt")
     assert "run_kvsinfo.txt" not in bench.names
     assert f"the run ends with status {in_the_end}" in bench.content("run_driver.log")
-
-
-@pytest.mark.parametrize(
-    ("counts", "complete", "told"),
-    [
-        (Counts(), True, ["No tasks to run."]),
-        (Counts(finished=3), True, ["3 tasks finished; status file: run_status.txt"]),
-        (Counts(finished=3, failed=2), True, ["3 tasks finished, 2 failed; status file: run_status.txt"]),
-        (Counts(skipped=4), True, ["0 tasks finished, 4 skipped; status file: run_status.txt"]),
-        (Counts(), False, []),
-        (Counts(interrupted=1), False, ["0 tasks finished, 1 interrupted; status file: run_status.txt"]),
-        (Counts(failed=1), False, ["0 tasks finished, 1 failed; status file: run_status.txt"]),
-        (
-            Counts(1, 1, 1, 1),
-            False,
-            ["1 task finished, 1 failed, 1 skipped, 1 interrupted; status file: run_status.txt"],
-        ),
-    ],
-)
-def test_the_last_lines_sum_up(
-    capsys: pytest.CaptureFixture[str], counts: Counts, told: list[str], *, complete: bool
-) -> None:
-    process._sum_up(counts, "run_status.txt", complete=complete)
-    assert capsys.readouterr() == ("", "".join(f"disbatch: {text}\n" for text in told))
 
 
 @pytest.mark.parametrize(
@@ -1028,34 +1039,6 @@ def test_what_is_another_list_of_tasks_cannot_be_gone_on_with(bench: Bench, caps
     assert "to go on where" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
-def test_a_signal_before_the_run_has_begun_changes_nothing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int
-) -> None:
-    (bench.folder / "run_status.txt").write_bytes(line(0, b"true"))
-    monkeypatch.setattr(address, "listen", lambda _: os.kill(os.getpid(), number))
-    former = signal.getsignal(number)
-    with pytest.raises(DisbatchError, match=f"got {number.name} before the run had begun") as error:
-        bench.main("-p", "run", "-r", "run_status.txt")
-    assert error.value.exit_status == status
-    assert bench.names == {"run_status.txt"}
-    assert bench.content("run_status.txt").encode() == line(0, b"true")
-    assert signal.getsignal(number) is former
-
-
-def test_a_signal_that_is_ignored_stays_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def listen(_wanted: Address | None) -> Listening:
-        os.kill(os.getpid(), signal.SIGHUP)
-        return bench.listening
-
-    monkeypatch.setattr(address, "listen", listen)
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        assert bench.main() == 0
-    finally:
-        signal.signal(signal.SIGHUP, former)
-
-
 def test_two_runs_do_not_get_in_each_others_way(bench: Bench) -> None:
     def begin_another(_run: Run) -> None:
         with pytest.raises(DisbatchError, match=r"run_status.txt goes on"):
@@ -1069,7 +1052,7 @@ def test_two_runs_do_not_get_in_each_others_way(bench: Bench) -> None:
 def test_a_name_that_is_made_up_is_a_new_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     digits = iter([7, 7, 8])
     monkeypatch.setattr(random, "randrange", lambda _: next(digits))
-    monkeypatch.setattr(process, "datetime", StoppedClock)
+    monkeypatch.setattr(beginning, "datetime", StoppedClock)
     bench.main()
     bench.main()
     assert {name for name in bench.names if name.endswith("_status.txt")} == {
@@ -1092,22 +1075,3 @@ def test_a_run_cut_short_tells_how_to_go_on(bench: Bench, capsys: pytest.Capture
         "disbatch: 1 task finished; status file: run_status.txt",
         "disbatch: to go on where this run left off: disbatch -s localhost:2 -p run -e tasks -r run_status.txt",
     ]
-
-
-class Gone(io.StringIO):
-    def write(self, _text: str) -> int:
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
-
-def closed() -> io.StringIO:
-    file = io.StringIO()
-    file.close()
-    return file
-
-
-@pytest.mark.parametrize("terminal", [Gone, closed])
-def test_a_terminal_that_has_gone_disturbs_nothing(
-    monkeypatch: pytest.MonkeyPatch, terminal: Callable[[], io.StringIO]
-) -> None:
-    monkeypatch.setattr(sys, "stderr", terminal())
-    process._tell("still there?")

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from disbatch.driver import ending
+from disbatch.driver.controller import Controller, Counts
+from disbatch.driver.feeder import EarlierRuns
+from disbatch.driver.recorder import Recorder
+from disbatch.statusfile import skipped_line, task_line
+from disbatch.tasks import NO_REPEAT, Task
+from tests.unit.driver.simulation import context_came, outcome, settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def line(task_id: int, return_code: int = 0) -> bytes:
+    return task_line(Task(task_id, task_id + 1, NO_REPEAT, b"true"), "node", outcome(return_code))
+
+
+def full(_descriptor: int, _data: bytes) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# The status file
+
+
+def begun(path: Path) -> Recorder:
+    recorder = Recorder(str(path))
+    recorder.take_place()
+    return recorder
+
+
+def test_the_last_lines_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "status"
+    recorder = begun(path)
+    recorder.add(line(0))
+    assert ending.close(recorder, str(path))
+    assert path.read_bytes() == line(0)
+
+
+def test_a_run_cut_short_writes_down_what_it_has_not_come_to(tmp_path: Path) -> None:
+    (tmp_path / "earlier").write_bytes(line(0, 1) + line(1, 1))
+    earlier = EarlierRuns([str(tmp_path / "earlier")], retry=True, by_id_alone=False)
+    path = tmp_path / "status"
+    recorder = begun(path)
+    recorder.add(line(1))
+    recorder.flush()
+    assert ending.close(recorder, str(path), earlier)
+    assert path.read_bytes() == line(1) + skipped_line(line(0, 1))
+
+
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_lines_that_cannot_be_written_are_told_of_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, cut_short: bool
+) -> None:
+    (tmp_path / "earlier").write_bytes(line(0, 1))
+    earlier = EarlierRuns([str(tmp_path / "earlier")], retry=True, by_id_alone=False)
+    path = tmp_path / "status"
+    recorder = Recorder(str(path), full)
+    recorder.take_place()
+    recorder.add(line(1))
+    assert not ending.close(recorder, str(path), earlier if cut_short else None)
+    [told] = capsys.readouterr().err.splitlines()
+    assert told.startswith("disbatch: cannot write the status file: No space left on device")
+
+
+def test_a_status_file_that_somebody_has_removed_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "earlier").write_bytes(line(0, 1))
+    earlier = EarlierRuns([str(tmp_path / "earlier")], retry=True, by_id_alone=False)
+    path = tmp_path / "status"
+    recorder = begun(path)
+    path.unlink()
+    assert not ending.close(recorder, str(path), earlier)
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+# Summing up
+
+
+@pytest.fixture
+def controller() -> Controller:
+    return Controller(settings())
+
+
+def told(
+    controller: Controller,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    exit_status: int = 1,
+    complete: bool = False,
+    resumed: bool = False,
+    retry: bool = False,
+) -> list[str]:
+    """What the user is told, each line without its beginning."""
+
+    def command(status_file: str, *, retry: bool) -> str:
+        return f"go on with {status_file}{' and retry' * retry}"
+
+    ending.sum_up(
+        controller, "run_status.txt", command, exit_status=exit_status, complete=complete, resumed=resumed, retry=retry
+    )
+    out, err = capsys.readouterr()
+    assert out == ""
+    return [text.removeprefix("disbatch: ") for text in err.splitlines()]
+
+
+NOTHING = "0 tasks finished; status file: run_status.txt"
+GO_ON = "to go on where this run left off: go on with run_status.txt"
+
+
+@pytest.mark.parametrize(
+    ("counts", "complete", "summary"),
+    [
+        (Counts(), True, "No tasks to run."),
+        (Counts(finished=3), True, "3 tasks finished; status file: run_status.txt"),
+        (Counts(finished=3, failed=2), True, "3 tasks finished, 2 failed; status file: run_status.txt"),
+        (Counts(skipped=4), True, "0 tasks finished, 4 skipped; status file: run_status.txt"),
+        (Counts(interrupted=1), False, "0 tasks finished, 1 interrupted; status file: run_status.txt"),
+        (Counts(failed=1), False, "0 tasks finished, 1 failed; status file: run_status.txt"),
+        (Counts(1, 1, 1, 1), False, "1 task finished, 1 failed, 1 skipped, 1 interrupted; status file: run_status.txt"),
+    ],
+)
+def test_the_last_lines_sum_up(
+    controller: Controller, capsys: pytest.CaptureFixture[str], counts: Counts, summary: str, *, complete: bool
+) -> None:
+    controller.counts = counts
+    assert told(controller, capsys, complete=complete) == [summary, *[GO_ON] * (not complete)]
+
+
+def test_of_a_run_that_nobody_has_come_to_all_is_told(
+    controller: Controller, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told(controller, capsys) == []
+    assert told(controller, capsys, resumed=True) == [NOTHING, GO_ON]
+
+
+@pytest.mark.parametrize("status", [130, 143])
+def test_a_run_that_a_signal_has_ended_can_be_gone_on_with_however_early_that_was(
+    controller: Controller, capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    assert told(controller, capsys, exit_status=status) == [NOTHING, GO_ON]
+
+
+def test_a_run_that_an_engine_has_come_to_can_be_gone_on_with(
+    controller: Controller, capsys: pytest.CaptureFixture[str]
+) -> None:
+    controller.fleet.admit_context(context_came("t", 1))
+    controller.fleet.engines[0].came = 1.0
+    assert told(controller, capsys) == [NOTHING, GO_ON]
+
+
+@pytest.mark.parametrize("retry", [False, True])
+def test_after_a_failed_check_only_a_retry_gets_any_further(
+    controller: Controller, capsys: pytest.CaptureFixture[str], *, retry: bool
+) -> None:
+    controller.check_failed = True
+    assert told(controller, capsys, resumed=True, retry=retry)[-1] == GO_ON + " and retry" * (not retry)
+
+
+def test_no_command_is_told_that_cannot_get_any_further(
+    controller: Controller, capsys: pytest.CaptureFixture[str]
+) -> None:
+    controller.can_be_resumed = False
+    assert told(controller, capsys, resumed=True) == [NOTHING]
