@@ -270,6 +270,15 @@ class EngineReady:
 
 @_message
 @record
+class CylindersChanged:
+    """Processes of the engine's cylinders have gone or come: from now on it takes that many tasks at once."""
+
+    engine_rank: int
+    cylinders: int
+
+
+@_message
+@record
 class CylindersFreed:
     """The bash of these tasks has ended, but background processes of theirs hold back the reports for a while."""
 
@@ -374,6 +383,17 @@ class CancelEngine:
     stop_commands: bool
 
 
+# From a rank to its engine, besides what an engine tells the driver.
+
+
+@_message
+@record
+class RankCame:
+    """The process of that place runs, and waits for its settings."""
+
+    place: int
+
+
 # What anybody who belongs to the run may tell the driver.
 
 
@@ -399,6 +419,7 @@ FromEngine = (
     EngineCame
     | EngineUnfit
     | EngineReady
+    | CylindersChanged
     | CylindersFreed
     | TasksEnded
     | TasksReturned
@@ -417,7 +438,9 @@ ToDriver = (
 )
 ToContext = ContextAdmitted | ContextRefused | EndContext
 ToEngine = EngineAdmitted | EngineRefused | RunTasks | ReturnTasks | FinishEngine | CancelEngine
-Message = ToDriver | ToContext | ToEngine
+FromRank = RankCame | FromEngine
+ToRank = EngineAdmitted | EngineRefused | RunTasks | CancelEngine | FinishEngine
+Message = ToDriver | ToContext | ToEngine | RankCame
 
 
 def _encode_record(value: Any) -> Any:  # noqa: ANN401 - msgpack hands over what it does not know

@@ -343,6 +343,14 @@ class EngineRoleOptions(JoinOptions):
     rank: int = option(
         "--rank", metavar="N", convert=int, default=0, group=OTHER, help="rank of the engine", hidden=True
     )
+    place_variable: str = option(
+        "--place-variable",
+        metavar="NAME",
+        default="",
+        group=OTHER,
+        help="variable that says which of the engine's processes this is, where each cylinder is one: 0 and up",
+        hidden=True,
+    )
 
 
 DRIVER = Role(

@@ -211,6 +211,12 @@ class Fleet:
         self.cylinders += cylinders
         self._queue(engine)
 
+    def resize(self, engine: Engine, cylinders: int) -> None:
+        """Note that an engine that takes tasks has another number of cylinders now."""
+        self.cylinders += cylinders - engine.cylinders
+        engine.cylinders = cylinders
+        self._queue(engine)
+
     def move(self, engine: Engine, stage: EngineStage) -> None:
         """Note that an engine has got to another stage; `serve` is for the one that takes tasks.
 

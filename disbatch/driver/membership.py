@@ -74,6 +74,7 @@ class Membership:
             messages.EngineCame: self._engine_came,
             messages.EngineUnfit: self._engine_unfit,
             messages.EngineReady: self._engine_ready,
+            messages.CylindersChanged: self._cylinders_changed,
             messages.EngineLeft: self._engine_left,
             messages.StopEngine: self._engine_to_stop,
             messages.StopContext: self._context_to_stop,
@@ -294,6 +295,17 @@ class Membership:
             self._note(
                 f"engine {engine.rank} on {engine.node}, pid {engine.pid}, takes {event.cylinders} tasks at once"
             )
+
+    def _cylinders_changed(self, event: messages.CylindersChanged) -> None:
+        engine = self._fleet.engine(event.engine_rank)
+        if engine is None or engine.stage is not EngineStage.SERVING:
+            return
+        text = f"{engine.node} takes {event.cylinders} tasks at once from now on, not {engine.cylinders}"
+        if event.cylinders < engine.cylinders:
+            self._tell(f"{text}: processes of its engine have gone")
+        else:
+            self._note(text)
+        self._fleet.resize(engine, event.cylinders)
 
     def _engine_unfit(self, event: messages.EngineUnfit) -> None:
         engine = self._fleet.engine(event.engine_rank)

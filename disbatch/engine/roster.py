@@ -1,7 +1,8 @@
 """Which cylinder of an engine does what, from the engine's coming to its leaving.
 
-Pure: `handle` takes an event and returns what is to be done. It must not know how a command is started or what it
-prints; a START or STOP command, and a task in its cylinder, are here only something that has ended or not.
+Pure: `handle` takes an event and returns what is to be done. It must not know how a command is started, by which
+process, or what it prints; a START or STOP command, and a task in its cylinder, are here only something that has ended
+or not.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Stage(Enum):
     """How far an engine is in its life; it only ever moves on."""
 
     STARTING = auto()
-    """START commands run, one after another."""
+    """START commands run, one after another; cylinders may be waited for."""
     SERVING = auto()
     """Tasks run, more may come."""
     FINISHING = auto()
@@ -51,6 +52,25 @@ class CylinderFreed:
 
 
 @record
+class CylinderCame:
+    """There is one more cylinder, of that number."""
+
+    cylinder: int
+
+
+@record
+class CylinderLost:
+    """There is no such cylinder any more; a task that ran in it has ended."""
+
+    cylinder: int
+
+
+@record
+class CylindersSettled:
+    """No more cylinders are waited for."""
+
+
+@record
 class PerEngineTaskDone:
     """The START or STOP command that ran has ended, or could not be started."""
 
@@ -72,7 +92,17 @@ class CancelAsked:
     stop_commands: bool
 
 
-Event = TasksCame | CylinderFreed | PerEngineTaskDone | ReturnAsked | FinishAsked | CancelAsked
+Event = (
+    TasksCame
+    | CylinderFreed
+    | CylinderCame
+    | CylinderLost
+    | CylindersSettled
+    | PerEngineTaskDone
+    | ReturnAsked
+    | FinishAsked
+    | CancelAsked
+)
 
 # Commands.
 
@@ -98,6 +128,11 @@ class TellReady:
 
 
 @record
+class TellCylinders:
+    """Tell the driver that there are as many cylinders now as there are."""
+
+
+@record
 class ReturnTasks:
     """Tell the driver that these tasks are not run here."""
 
@@ -114,7 +149,7 @@ class Leave:
     """End what commands left behind, send what is not reported yet, say goodbye and end."""
 
 
-Command = StartTask | StartPerEngineTask | TellReady | ReturnTasks | EndRunning | Leave
+Command = StartTask | StartPerEngineTask | TellReady | TellCylinders | ReturnTasks | EndRunning | Leave
 
 
 class RosterError(Exception):
@@ -122,11 +157,17 @@ class RosterError(Exception):
 
 
 class Roster:
-    """The plan of one engine with `cylinders` places and the per-engine commands of the run."""
+    """The plan of one engine with cylinders of these numbers and the per-engine commands of the run.
 
-    def __init__(self, cylinders: int, per_engine_tasks: Sequence[PerEngineTask]) -> None:
+    Unless they are `settled` more of them are waited for, until that is over, before the engine is ready.
+    """
+
+    def __init__(
+        self, cylinders: Sequence[int], per_engine_tasks: Sequence[PerEngineTask], *, settled: bool = True
+    ) -> None:
         self.stage = Stage.STARTING
-        self._free = list(range(cylinders))
+        self._settled = settled
+        self._free = sorted(cylinders)
         self._busy: set[int] = set()
         self._waiting: deque[Task] = deque()
         self._start_tasks = deque(task for task in per_engine_tasks if task.phase is Phase.START)
@@ -137,6 +178,11 @@ class Roster:
     def has_waiting(self) -> bool:
         """Whether tasks wait here for a cylinder."""
         return bool(self._waiting)
+
+    @property
+    def cylinders(self) -> int:
+        """How many cylinders there are."""
+        return len(self._free) + len(self._busy)
 
     def begin(self) -> list[Command]:
         """Commands that the engine's life begins with; to be called once."""
@@ -154,7 +200,7 @@ class Roster:
             return self._return_waiting()
         if isinstance(event, FinishAsked):
             return self._finish()
-        return self._cancel(event)
+        return self._cancel(event) if isinstance(event, CancelAsked) else self._change_cylinders(event)
 
     def _take_tasks(self, tasks: tuple[Task, ...]) -> list[Command]:
         if self.stage is Stage.SERVING:
@@ -179,6 +225,34 @@ class Roster:
         self._busy.remove(cylinder)
         heapq.heappush(self._free, cylinder)
         return self._fill_cylinders() if self._waiting else self._next_step()
+
+    def _change_cylinders(self, event: CylinderCame | CylinderLost | CylindersSettled) -> list[Command]:
+        if isinstance(event, CylinderCame):
+            self._add_cylinder(event.cylinder)
+        elif isinstance(event, CylinderLost):
+            self._remove_cylinder(event.cylinder)
+        else:
+            self._settled = True
+            return self._next_step()
+        # Before the engine is ready, and once it finishes, the driver counts on none of them.
+        told: list[Command] = [TellCylinders()] if self.stage is Stage.SERVING else []
+        return told + (self._fill_cylinders() if self._waiting else self._next_step())
+
+    def _add_cylinder(self, cylinder: int) -> None:
+        if cylinder in self._busy or cylinder in self._free:
+            raise RosterError(f"cylinder {cylinder} came twice")
+        heapq.heappush(self._free, cylinder)
+
+    def _remove_cylinder(self, cylinder: int) -> None:
+        if self.cylinders == 1:
+            raise RosterError("the last cylinder, which is the engine's own, was lost")
+        if cylinder in self._busy:
+            self._busy.remove(cylinder)
+        elif cylinder in self._free:
+            self._free.remove(cylinder)
+            heapq.heapify(self._free)
+        else:
+            raise RosterError(f"cylinder {cylinder} was lost, which there is not")
 
     def _return_waiting(self) -> list[Command]:
         task_ids = tuple(task.task_id for task in self._waiting)
@@ -214,8 +288,9 @@ class Roster:
         if self.stage is Stage.STARTING:
             if self._start_tasks:
                 return self._start_per_engine_task(self._start_tasks.popleft())
-            self.stage = Stage.SERVING
-            return [TellReady()]
+            if self._settled:
+                self.stage = Stage.SERVING
+                return [TellReady()]
         if self.stage is Stage.FINISHING:
             self.stage = Stage.STOPPING
         if self.stage is Stage.STOPPING:

@@ -116,6 +116,7 @@ ENGINE_OPTIONS: list[tuple[list[str], str, object]] = [
     (["--label", "SSH0"], "label", "SSH0"),
     (["--node", "localhost"], "node", "localhost"),
     (["--rank", "3"], "rank", 3),
+    (["--place-variable", "SLURM_LOCALID"], "place_variable", "SLURM_LOCALID"),
 ]
 OPTIONS: dict[type, list[tuple[list[str], str, object]]] = {
     DriverOptions: DRIVER_OPTIONS,
@@ -396,7 +397,7 @@ def test_each_role_tells_of_its_own_defaults() -> None:
 
 def test_only_what_the_processes_of_a_run_tell_one_another_is_hidden() -> None:
     hidden = {name for role in ROLES for name, declared in declared_by(role).items() if declared.hidden}
-    assert hidden == {"environment_resources", "run", "kvs", "token", "label", "node", "rank"}
+    assert hidden == {"environment_resources", "run", "kvs", "token", "label", "node", "rank", "place_variable"}
 
 
 def test_help_and_version_are_printed_and_end_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -432,6 +433,7 @@ engine_fields: dict[str, st.SearchStrategy[Any]] = {
     "label": paths,
     "node": paths,
     "rank": st.integers(0, 1 << 40),
+    "place_variable": paths,
 }
 driver_fields: dict[str, st.SearchStrategy[Any]] = {
     **context_fields,

@@ -78,6 +78,7 @@ class SimulatedEngine:
         self.lingering: list[messages.TaskReport] = []
         self.per_engine_task: PerEngineTask | None = None
         self.interrupted: set[int | str] = set()
+        self.lost: set[int] = set()
         self.reports: list[messages.TaskReport] = []
         self.freed: list[int] = []
         self.came = self.connected = self.ended = False
@@ -94,7 +95,7 @@ class SimulatedEngine:
 
     def take(self, message: messages.ToEngine) -> None:
         if isinstance(message, messages.EngineAdmitted):
-            self.roster = roster.Roster(message.cylinders, message.per_engine_tasks)
+            self.roster = roster.Roster(range(message.cylinders), message.per_engine_tasks)
             self.perform(self.roster.begin())
         elif self.roster is None:
             self.leave()
@@ -117,13 +118,17 @@ class SimulatedEngine:
         for command in commands:
             if isinstance(command, roster.StartTask):
                 assert command.cylinder not in self.running, "a cylinder was given two tasks"
+                assert command.cylinder not in self.lost, "a cylinder that is lost was given a task"
                 self.running[command.cylinder] = command.task
                 self.world.started(self, command.task)
             elif isinstance(command, roster.StartPerEngineTask):
                 self.per_engine_task = command.task
             elif isinstance(command, roster.TellReady):
                 assert self.roster is not None
-                self.outbox.append(messages.EngineReady(self.rank, self.cylinders))
+                self.outbox.append(messages.EngineReady(self.rank, self.roster.cylinders))
+            elif isinstance(command, roster.TellCylinders):
+                assert self.roster is not None
+                self.outbox.append(messages.CylindersChanged(self.rank, self.roster.cylinders))
             elif isinstance(command, roster.ReturnTasks):
                 self.outbox.append(messages.TasksReturned(self.rank, command.task_ids))
             elif isinstance(command, roster.EndRunning):
@@ -147,6 +152,27 @@ class SimulatedEngine:
         else:
             self.reports.append(report)
         self.perform(self.roster.handle(roster.CylinderFreed(cylinder)))
+
+    def lose_cylinder(self, which: int) -> None:
+        """Let the process of a cylinder die, and with it the task that it runs."""
+        assert self.roster is not None
+        here = sorted(set(range(self.cylinders)) - self.lost)
+        cylinder = here[1 + which % (len(here) - 1)]  # the first one is the engine's own
+        self.lost.add(cylinder)
+        task = self.running.pop(cylinder, None)
+        if task is not None:
+            self.interrupted.discard(task.task_id)
+            self.reports.append(messages.TaskReport(task.task_id, outcome(-9)))
+        self.perform(self.roster.handle(roster.CylinderLost(cylinder)))
+
+    def gain_cylinder(self) -> None:
+        """Let a process come again for a cylinder that was lost."""
+        assert self.roster is not None
+        self.perform(self.roster.handle(roster.CylinderCame(self.lost.pop())))
+
+    @property
+    def can_lose_cylinder(self) -> bool:
+        return self.connected and self.roster is not None and self.roster.cylinders > 1
 
     def end_per_engine_task(self, return_code: int) -> None:
         assert self.roster is not None
@@ -206,7 +232,7 @@ class SimulatedEngine:
             self.connected
             and self.roster is not None
             and self.roster.stage is roster.Stage.SERVING
-            and len(self.running) < self.cylinders
+            and len(self.running) < self.roster.cylinders
         )
 
 

@@ -715,6 +715,19 @@ class AnyOrder(RuleBasedStateMachine):
         busy = [engine for engine in self.world.engines.values() if engine.per_engine_task]
         busy[which % len(busy)].end_per_engine_task(return_code)
 
+    @precondition(lambda self: any(engine.can_lose_cylinder for engine in self.world.engines.values()))
+    @rule(which=which, fate=which)
+    def a_cylinder_is_lost(self, which: int, fate: int) -> None:
+        engines = [engine for engine in self.world.engines.values() if engine.can_lose_cylinder]
+        if fate > 3:
+            engines[which % len(engines)].lose_cylinder(which)
+
+    @precondition(lambda self: any(engine.connected and engine.lost for engine in self.world.engines.values()))
+    @rule(which=which)
+    def a_cylinder_comes_back(self, which: int) -> None:
+        engines = [engine for engine in self.world.engines.values() if engine.connected and engine.lost]
+        engines[which % len(engines)].gain_cylinder()
+
     @precondition(lambda self: any(engine.reports or engine.freed for engine in self.world.engines.values()))
     @rule(which=which, with_lingering=st.booleans())
     def an_engine_reports(self, which: int, *, with_lingering: bool) -> None:

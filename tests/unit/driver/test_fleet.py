@@ -138,6 +138,29 @@ def test_an_engine_may_have_fewer_cylinders_than_were_offered() -> None:
     assert place(fleet, 0, 1, 2) == [0, 0, None]
 
 
+def test_an_engine_that_loses_cylinders_is_given_no_more_than_it_has_left() -> None:
+    fleet = fleet_of(3, 1)
+    place(fleet, 0, 1)
+    fleet.resize(fleet.engines[0], 1)
+    assert fleet.cylinders == 2
+    assert place(fleet, 2) == [None]
+
+
+def test_what_waits_at_an_engine_because_it_has_lost_cylinders_can_start_elsewhere() -> None:
+    fleet = fleet_of(2, 2)
+    place(fleet, 0, 1, 2)
+    fleet.resize(fleet.engines[0], 1)
+    assert fleet.to_recall() == [fleet.engines[0]]
+
+
+def test_an_engine_that_gains_cylinders_is_given_more_at_once() -> None:
+    fleet = fleet_of(1)
+    place(fleet, 0)
+    fleet.resize(fleet.engines[0], 3)
+    assert fleet.cylinders == 3
+    assert place(fleet, 1, 2, 3) == [0, 0, None]
+
+
 def test_an_engine_that_comes_later_has_its_turn_too() -> None:
     fleet = fleet_of(3)
     place(fleet, 0)
@@ -369,6 +392,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.next_task_id = 0
         self.passed_over: dict[int, set[int]] = {}
         """For each engine with a free cylinder those that were given a task since it has one or was given one."""
+        self.had: dict[int, int] = {}
+        """The most cylinders that an engine had before it lost some."""
 
     def of(self, *stages: EngineStage) -> list[Engine]:
         return [engine for engine in self.fleet.engines if engine.stage in stages]
@@ -409,6 +434,15 @@ class AnyOrder(RuleBasedStateMachine):
             self.fleet.move(
                 engine, EngineStage.WAITING if engine.stage is EngineStage.EXPECTED else EngineStage.STARTING
             )
+
+    @precondition(lambda self: self.of(EngineStage.SERVING))
+    @rule(which=which, cylinders=st.integers(1, 4))
+    def an_engine_loses_or_gains_cylinders(self, which: int, cylinders: int) -> None:
+        engines = self.of(EngineStage.SERVING)
+        engine = engines[which % len(engines)]
+        self.had[engine.rank] = max(self.had.get(engine.rank, 0), engine.cylinders)
+        self.fleet.resize(engine, cylinders)
+        self.passed_over.pop(engine.rank, None)  # its turn begins anew
 
     @precondition(lambda self: self.of(EngineStage.SERVING))
     @rule(count=st.integers(1, 20), may_wait=st.booleans())
@@ -491,7 +525,8 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def no_engine_has_more_than_it_may(self) -> None:
         for engine in self.fleet.engines:
-            assert self.wanting(engine) <= engine.cylinders * (1 + HELD_TASKS)
+            cylinders = max(engine.cylinders, self.had.get(engine.rank, 0))
+            assert self.wanting(engine) <= cylinders * (1 + HELD_TASKS)
             assert engine.lingering <= engine.tasks
 
     @invariant()

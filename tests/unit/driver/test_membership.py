@@ -44,6 +44,31 @@ def test_an_engine_gets_tasks_only_when_it_is_ready_and_as_many_as_it_then_says(
     assert run.given == {0: [0]}
 
 
+def test_an_engine_that_has_lost_cylinders_gets_fewer_tasks_and_the_user_is_told() -> None:
+    run = play(*tasks(0, 1, 2, 3), cylinders=[3])
+    run.happens(messages.CylindersChanged(0, 2))
+    assert run.told == "own0 takes 2 tasks at once from now on, not 3: processes of its engine have gone"
+    run.ends(0, 0, return_code=-9)
+    assert run.given == {0: [0, 1, 2]}
+    run.ends(0, 1)
+    assert run.given == {0: [0, 1, 2, 3]}
+
+
+def test_an_engine_that_gains_cylinders_gets_more_tasks() -> None:
+    run = play(*tasks(0, 1, 2, 3), cylinders=[1])
+    run.happens(messages.CylindersChanged(0, 3))
+    assert run.told == ""
+    assert run.given == {0: [0, 1, 2]}
+
+
+def test_how_many_cylinders_an_engine_has_that_takes_no_tasks_is_no_news() -> None:
+    run = play(*tasks(0, 1), cylinders=[2])
+    run.happens(messages.StopEngine(0, now=False))
+    assert run.happens(messages.CylindersChanged(0, 1)) == []
+    assert run.happens(messages.CylindersChanged(7, 1)) == []
+    assert run.controller.fleet.cylinders == 0
+
+
 # Contexts
 
 

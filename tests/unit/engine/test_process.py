@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disbatch import __version__, descriptors, messages
-from disbatch.engine import process
+from disbatch.engine import link, process, service
 from disbatch.engine.process import Engine
 from disbatch.errors import DisbatchError
-from disbatch.eventloop import EventLoop
+from disbatch.eventloop import READ, EventLoop
+from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.wire import Limits, Put, RequestParser, encode_reply
 from disbatch.messages import (
     CancelEngine,
@@ -27,8 +28,10 @@ from disbatch.messages import (
     FinishEngine,
     Message,
     PerEngineTaskEnded,
+    RankCame,
     ReturnTasks,
     RunTasks,
+    TaskReport,
     TasksEnded,
     TasksReturned,
 )
@@ -42,15 +45,17 @@ if TYPE_CHECKING:
 
 RANK = 3
 
+NEXT_DOOR = Outcome(4711, 0, 1.7e9, 0.25, 10, b"out", 0, b"", 0.125, 1 << 20, interrupted=False)
+
 
 class Bench:
     """An engine and its driver's end of the connection: all that the driver says is there before the engine runs."""
 
-    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, place_variable: str = "") -> None:
         self.directory = directory
         self.driver, connection = socket.socketpair()
         monkeypatch.setattr(process, "connect", lambda _: connection)
-        asked = EngineRoleOptions(str(directory / "run"), Address("", 0), "INFO", "label", "node", RANK)
+        asked = EngineRoleOptions(str(directory / "run"), Address("", 0), "INFO", "label", "node", RANK, place_variable)
         self.loop = EventLoop()
         self.engine = Engine(asked, self.loop)
 
@@ -116,7 +121,7 @@ def test_an_engine_has_no_more_cylinders_than_the_limit_of_open_files_allows(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(descriptors, "make_room", lambda _: None)
-    monkeypatch.setattr(descriptors, "room", lambda: process.DESCRIPTORS_BESIDES + 7)
+    monkeypatch.setattr(descriptors, "room", lambda: service.DESCRIPTORS_BESIDES + 7)
     heard = bench.run(bench.admission(cylinders=5), FinishEngine())
     assert heard[1] == EngineReady(RANK, 3)
     assert "3 cylinders only" in bench.log
@@ -211,6 +216,85 @@ def test_an_engine_that_loses_its_driver_ends_its_tasks_and_runs_its_stop_comman
     bench.run(bench.admission(stop), RunTasks((ended, task(1, b"exec sleep 60"))), lose_driver=True)
     assert (bench.directory / "stopped").exists()
     assert "lost the driver" in bench.log
+
+
+# Where each cylinder is a process.
+
+
+@pytest.fixture
+def place_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subreaper: None) -> Iterator[Bench]:  # noqa: ARG001 - as above
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(SECRET_VARIABLE, "secret")
+    made = Bench(tmp_path, monkeypatch, "PLACE")
+    yield made
+    made.loop.close()
+    made.driver.close()
+
+
+class NextDoor:
+    """The process of place 1, in the engine's own loop: says of each task that it has ended."""
+
+    def __init__(self, bench: Bench) -> None:
+        connected = link.connect(link.address(str(bench.directory / "run"), RANK, "secret"))
+        assert connected is not None
+        self.given: list[Task] = []
+        self.link = link.Link(bench.loop, connected, self.take, lambda _: None)
+        self.link.send(RankCame(1))
+
+    def take(self, message: Message) -> None:
+        if isinstance(message, EngineAdmitted):
+            self.link.send(EngineReady(RANK, 1))
+        elif isinstance(message, RunTasks):
+            self.given += message.tasks
+            reports = tuple(TaskReport(task.task_id, NEXT_DOOR) for task in message.tasks)
+            self.link.send(TasksEnded(RANK, reports))
+        else:
+            assert message == FinishEngine()
+            self.link.send(EngineLeft(RANK))
+
+
+def test_an_engine_gives_tasks_to_the_process_of_another_place_and_leaves_after_it(place_bench: Bench) -> None:
+    bench = place_bench
+    here, there = task(0, b"echo $DISBATCH_CYLINDER_RANK"), task(1, b"true")
+    requests = RequestParser(Limits())
+    heard: list[Message] = []
+
+    def say(*said: Message) -> None:
+        for message in said:
+            bench.driver.sendall(encode_reply(messages.TAG, messages.encode(message)))
+
+    def hear(data: bytes) -> None:
+        puts = [request for request in requests.feed(data) if isinstance(request, Put)]
+        for message in (messages.decode(put.value, put.tag) for put in puts):
+            heard.append(message)
+            if message == EngineReady(RANK, 2):
+                say(RunTasks((here, there)), FinishEngine())
+
+    next_door = NextDoor(bench)
+    bench.loop.watch(bench.driver.fileno(), READ, lambda _: hear(bench.driver.recv(1 << 20)))
+    say(bench.admission())
+    bench.engine.run()
+    for data in iter(lambda: bench.driver.recv(1 << 20), b""):
+        hear(data)
+    assert next_door.given == [there]
+    assert outcomes(heard)[0].out_snippet == b"0\n"
+    assert outcomes(heard)[1] == NEXT_DOOR
+    assert heard[-1] == EngineLeft(RANK)
+    next_door.link.close()
+
+
+def test_an_engine_whose_name_is_taken_says_so(place_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DisbatchError, match="cannot listen for the processes of this engine: Address already in use"):
+        Bench(place_bench.directory, monkeypatch, "PLACE")
+
+
+def test_a_process_finds_its_place_where_it_is_told_to_look() -> None:
+    asked = EngineRoleOptions(place_variable="PLACE")
+    assert process.place_of(EngineRoleOptions(), {"PLACE": "7"}) == 0
+    assert process.place_of(asked, {"PLACE": "7"}) == 7
+    for wrong in ({}, {"PLACE": ""}, {"PLACE": "-1"}, {"PLACE": "one"}, {"PLACE": "\u0663"}):
+        with pytest.raises(DisbatchError, match="and not the number of a process of this engine"):
+            process.place_of(asked, wrong)
 
 
 def test_an_engine_that_is_refused_ends(bench: Bench) -> None:

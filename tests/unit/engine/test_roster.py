@@ -11,7 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from disbatch.engine.roster import (
     CancelAsked,
     Command,
+    CylinderCame,
     CylinderFreed,
+    CylinderLost,
+    CylindersSettled,
     EndRunning,
     Event,
     FinishAsked,
@@ -24,6 +27,7 @@ from disbatch.engine.roster import (
     StartPerEngineTask,
     StartTask,
     TasksCame,
+    TellCylinders,
     TellReady,
 )
 from disbatch.tasks import PerEngineTask, Phase, Task
@@ -46,13 +50,13 @@ def stop_commands(count: int) -> list[PerEngineTask]:
 
 
 def serving(cylinders: int, *, stops: int = 0) -> Roster:
-    roster = Roster(cylinders, stop_commands(stops))
+    roster = Roster(range(cylinders), stop_commands(stops))
     assert roster.begin() == [TellReady()]
     return roster
 
 
 def test_start_commands_run_in_order_before_the_engine_is_ready() -> None:
-    roster = Roster(2, [*stop_commands(1), *start_commands(2)])
+    roster = Roster(range(2), [*stop_commands(1), *start_commands(2)])
     first, second = start_commands(2)
     assert roster.begin() == [StartPerEngineTask(first)]
     assert roster.handle(PerEngineTaskDone()) == [StartPerEngineTask(second)]
@@ -145,9 +149,63 @@ def test_cancelling_spares_a_stop_command_that_runs_unless_told_otherwise() -> N
     assert roster.handle(PerEngineTaskDone()) == [Leave()]
 
 
+def test_an_engine_is_ready_when_its_start_commands_have_ended_and_no_cylinder_is_waited_for() -> None:
+    events: list[Event] = [PerEngineTaskDone(), CylindersSettled()]
+    for first, second in (events, reversed(events)):
+        roster = Roster(range(1), start_commands(1), settled=False)
+        roster.begin()
+        assert roster.handle(first) == []
+        assert roster.handle(CylinderCame(2)) == []
+        assert roster.handle(second) == [TellReady()]
+        assert roster.cylinders == 2
+        assert roster.handle(tasks(0, 1)) == [StartTask(0, task(0)), StartTask(2, task(1))]
+
+
+def test_a_cylinder_that_comes_late_is_told_of_and_gets_what_waits() -> None:
+    roster = serving(1)
+    roster.handle(tasks(0, 1, 2))
+    assert roster.handle(CylinderCame(5)) == [TellCylinders(), StartTask(5, task(1))]
+    assert roster.cylinders == 2
+
+
+def test_a_cylinder_that_is_lost_is_told_of_and_never_used_again() -> None:
+    roster = serving(3)
+    roster.handle(tasks(0, 1))
+    assert roster.handle(CylinderLost(1)) == [TellCylinders()]
+    assert roster.handle(CylinderLost(2)) == [TellCylinders()]
+    assert roster.cylinders == 1
+    assert roster.handle(tasks(2, 3)) == []
+    assert roster.handle(CylinderFreed(0)) == [StartTask(0, task(2))]
+    assert roster.handle(CylinderFreed(0)) == [StartTask(0, task(3))]
+
+
+def test_a_cylinder_that_is_lost_before_the_engine_is_ready_is_no_news() -> None:
+    roster = Roster(range(2), start_commands(1))
+    roster.begin()
+    assert roster.handle(CylinderLost(1)) == []
+    assert roster.handle(PerEngineTaskDone()) == [TellReady()]
+
+
+def test_a_finishing_engine_that_loses_the_cylinder_of_its_last_task_leaves() -> None:
+    roster = serving(2)
+    roster.handle(tasks(0, 1))
+    roster.handle(FinishAsked())
+    roster.handle(CylinderFreed(0))
+    assert roster.handle(CylinderLost(1)) == [Leave()]
+
+
+@pytest.mark.parametrize("ask", [FinishAsked(), CancelAsked(stop_commands=True)])
+def test_an_engine_that_waits_for_cylinders_leaves_when_it_is_asked_to(ask: Event) -> None:
+    roster = Roster(range(1), (), settled=False)
+    assert roster.begin() == []
+    assert roster.handle(ask)[-1] == Leave()
+    assert roster.handle(CylinderCame(1)) == []
+    assert roster.handle(CylindersSettled()) == []
+
+
 @pytest.mark.parametrize("ask", [FinishAsked(), CancelAsked(stop_commands=True)])
 def test_an_engine_ended_during_its_start_starts_no_further_start_command_but_stops_in_order(ask: Event) -> None:
-    roster = Roster(1, [*start_commands(2), *stop_commands(1)])
+    roster = Roster(range(1), [*start_commands(2), *stop_commands(1)])
     roster.begin()
     assert StartPerEngineTask(start_commands(2)[1]) not in roster.handle(ask)
     assert roster.handle(PerEngineTaskDone()) == [StartPerEngineTask(stop_commands(1)[0])]
@@ -161,6 +219,9 @@ def test_an_engine_ended_during_its_start_starts_no_further_start_command_but_st
         (CylinderFreed(2), "cylinder 2 was freed while no task ran in it"),
         (CylinderFreed(-1), "cylinder -1 was freed while no task ran in it"),
         (PerEngineTaskDone(), "a per-engine command ended while none ran"),
+        (CylinderCame(0), "cylinder 0 came twice"),
+        (CylinderCame(1), "cylinder 1 came twice"),
+        (CylinderLost(7), "cylinder 7 was lost, which there is not"),
     ],
 )
 def test_an_event_that_cannot_happen_raises_and_changes_nothing(event: Event, message: str) -> None:
@@ -172,8 +233,13 @@ def test_an_event_that_cannot_happen_raises_and_changes_nothing(event: Event, me
     assert vars(roster) == before
 
 
+def test_the_last_cylinder_is_never_lost() -> None:
+    with pytest.raises(RosterError, match="the last cylinder"):
+        serving(1).handle(CylinderLost(0))
+
+
 def test_tasks_before_the_engine_is_ready_raise() -> None:
-    roster = Roster(1, start_commands(1))
+    roster = Roster(range(1), start_commands(1))
     roster.begin()
     with pytest.raises(RosterError, match="before the engine was ready"):
         roster.handle(tasks(0))
@@ -182,12 +248,13 @@ def test_tasks_before_the_engine_is_ready_raise() -> None:
 class AnyOrderOfEvents(RuleBasedStateMachine):
     """Throws events in any order at a roster, and holds every command against what was seen before it."""
 
-    @initialize(cylinders=st.integers(1, 3), starts=st.integers(0, 2), stops=st.integers(0, 2))
-    def begin(self, cylinders: int, starts: int, stops: int) -> None:
-        self.cylinders = cylinders
+    @initialize(cylinders=st.integers(1, 3), starts=st.integers(0, 2), stops=st.integers(0, 2), settled=st.booleans())
+    def begin(self, cylinders: int, starts: int, stops: int, *, settled: bool) -> None:
+        self.cylinders = set(range(cylinders))
+        self.settled = settled
         self.starts = deque(start_commands(starts))
         self.stops = deque(stop_commands(stops))
-        self.roster = Roster(cylinders, [*self.stops, *self.starts])
+        self.roster = Roster(range(cylinders), [*self.stops, *self.starts], settled=settled)
         self.task_count = 0
         self.waiting: deque[Task] = deque()
         self.running: dict[int, Task] = {}
@@ -201,7 +268,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
             assert not self.left or isinstance(command, EndRunning | ReturnTasks), "it has left already"
             if isinstance(command, StartTask):
                 assert self.ready
-                assert command.cylinder in range(self.cylinders)
+                assert command.cylinder in self.cylinders
                 assert command.cylinder not in self.running, "two tasks in a cylinder"
                 assert command.task == self.waiting.popleft()
                 self.running[command.cylinder] = command.task
@@ -210,7 +277,11 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
             elif isinstance(command, TellReady):
                 assert not self.ready
                 assert not self.starts
+                assert self.settled
                 self.ready = True
+            elif isinstance(command, TellCylinders):
+                assert self.ready
+                assert self.roster.cylinders == len(self.cylinders)
             elif isinstance(command, ReturnTasks):
                 assert command.task_ids == tuple(task.task_id for task in self.waiting)
                 self.waiting.clear()
@@ -261,6 +332,28 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         else:
             self.perform(self.roster.handle(CylinderFreed(cylinder)))
 
+    @rule(cylinder=st.integers(0, 4))
+    def a_cylinder_comes(self, cylinder: int) -> None:
+        if cylinder in self.cylinders:
+            self.impossible(CylinderCame(cylinder))
+        else:
+            self.cylinders.add(cylinder)
+            self.perform(self.roster.handle(CylinderCame(cylinder)))
+
+    @rule(cylinder=st.integers(0, 4))
+    def a_cylinder_is_lost(self, cylinder: int) -> None:
+        if cylinder not in self.cylinders or len(self.cylinders) == 1:
+            self.impossible(CylinderLost(cylinder))
+        else:
+            self.cylinders.remove(cylinder)
+            self.running.pop(cylinder, None)
+            self.perform(self.roster.handle(CylinderLost(cylinder)))
+
+    @rule()
+    def no_cylinder_is_waited_for(self) -> None:
+        self.settled = True
+        self.perform(self.roster.handle(CylindersSettled()))
+
     @rule()
     def per_engine_command_ends(self) -> None:
         if self.per_engine is None:
@@ -296,9 +389,9 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
     def nothing_is_held_up(self) -> None:
         assert self.roster.has_waiting == bool(self.waiting)
         if self.waiting:
-            assert len(self.running) == self.cylinders, "a task waits beside a free cylinder"
+            assert set(self.running) == self.cylinders, "a task waits beside a free cylinder"
         if not (self.running or self.per_engine):
-            assert self.left if self.asked_to_end else self.ready, "nothing runs, and nothing will"
+            assert self.left if self.asked_to_end else self.ready or not self.settled, "nothing runs, and nothing will"
 
 
 AnyOrderOfEvents.TestCase.settings = settings(stateful_step_count=30)

@@ -1,0 +1,257 @@
+"""What serves, between a roster that is real and ranks that are not; with a driver around it `test_process` has it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from disbatch import descriptors
+from disbatch.engine import service as module
+from disbatch.engine.environment import TaskEnvironment
+from disbatch.engine.roster import CylinderCame, CylinderLost, CylindersSettled, FinishAsked, ReturnAsked, TasksCame
+from disbatch.engine.service import Service, enter, send_rest
+from disbatch.eventloop import EventLoop
+from disbatch.log import Log
+from disbatch.messages import (
+    CylindersChanged,
+    EngineAdmitted,
+    EngineReady,
+    FromEngine,
+    PerEngineTaskEnded,
+    TaskReport,
+    TasksEnded,
+    TasksReturned,
+)
+from disbatch.tasks import Outcome, PerEngineTask, Phase, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+TURN = 20.0
+RANK = 3
+OUTCOME = Outcome(4711, 0, 1.7e9, 0.25, 10, b"out", 0, b"", 0.125, 1 << 20, interrupted=False)
+
+
+def task(number: int, command: bytes = b"true") -> Task:
+    return Task(number, number + 1, -1, command)
+
+
+class NoRanks:
+    """Stands for the other processes: notes what they are to do, and does nothing of it."""
+
+    def __init__(self, employer: Service) -> None:
+        self.employer = employer
+        self.started: list[tuple[int, int]] = []
+        self.to_end: list[float] = []
+        self.to_finish: list[Callable[[], None]] = []
+
+    def have(self, cylinder: int) -> bool:
+        return cylinder != 0
+
+    def start(self, task: Task, cylinder: int) -> None:
+        self.started.append((cylinder, task.task_id))
+
+    def end_running(self, grace: float) -> None:
+        self.to_end.append(grace)
+
+    def finish(self, _grace: float, then: Callable[[], None]) -> None:
+        self.to_finish.append(then)
+
+
+class Bench:
+    """A service in a loop, and all that it says."""
+
+    def __init__(self, directory: Path) -> None:
+        self.loop = EventLoop()
+        self.log_file = directory / "log"
+        self.log = Log(str(self.log_file), "INFO")
+        self.settings = EngineAdmitted(bytes(directory), "run", "Tasks", 8, 1, (), ())
+        self.said: list[FromEngine] = []
+        self.ranks: NoRanks
+        self.service: Service
+
+    def recruit(self, employer: Service) -> NoRanks:
+        self.ranks = NoRanks(employer)
+        return self.ranks
+
+    def begin(self, cylinders: range, *per_engine_tasks: PerEngineTask, with_ranks: bool = False) -> Service:
+        self.service = Service(
+            RANK,
+            self.loop,
+            TaskEnvironment(os.environb, self.settings, RANK),
+            cylinders,
+            per_engine_tasks,
+            self.said.append,
+            self.log,
+            self.recruit if with_ranks else None,  # type: ignore[arg-type] # it stands for them
+        )
+        return self.service
+
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = self.loop.now() + TURN
+        while not condition():
+            assert self.loop.now() < deadline, "it did not happen"
+            self.loop.turn(TURN)
+            self.service.end_turn()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, subreaper: None) -> Iterator[Bench]:  # noqa: ARG001 - what it does counts
+    made = Bench(tmp_path)
+    yield made
+    made.loop.close()
+    made.log.close()
+
+
+def outcomes(said: list[FromEngine]) -> dict[int, Outcome]:
+    reports = (report for message in said if isinstance(message, TasksEnded) for report in message.reports)
+    return {report.task_id: report.outcome for report in reports}
+
+
+# Alone.
+
+
+def test_it_serves_in_the_cylinders_that_it_is_given(bench: Bench) -> None:
+    service = bench.begin(range(5, 7))
+    assert bench.said == [EngineReady(RANK, 2)]
+    service.decide(TasksCame(tuple(task(number, b"echo $DISBATCH_CYLINDER_RANK") for number in range(2))))
+    bench.until(lambda: len(outcomes(bench.said)) == 2)
+    assert {outcome.out_snippet for outcome in outcomes(bench.said).values()} == {b"5\n", b"6\n"}
+
+
+def test_what_may_wait_is_given_back_and_the_rest_ends_before_it_leaves(bench: Bench) -> None:
+    service = bench.begin(range(1))
+    service.decide(TasksCame((task(0), task(1))))
+    service.decide(ReturnAsked())
+    assert bench.said[-1] == TasksReturned(RANK, (1,))
+    service.decide(FinishAsked())
+    assert not service.has_left
+    bench.until(lambda: service.has_left)
+    assert set(outcomes(bench.said)) == {0}
+
+
+def test_what_runs_can_be_ended_without_that_it_leaves(bench: Bench) -> None:
+    service = bench.begin(range(1))
+    service.decide(TasksCame((task(0, b"exec sleep 60"),)))
+    service.end_running(0.0)
+    bench.until(lambda: outcomes(bench.said))
+    assert outcomes(bench.said)[0].return_code == -signal.SIGKILL
+    service.decide(TasksCame((task(1),)))
+    bench.until(lambda: 1 in outcomes(bench.said))
+    assert not service.has_left
+
+
+def test_it_takes_no_more_cylinders_than_there_is_room_for_their_pipes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "make_room", lambda _: None)
+    monkeypatch.setattr(descriptors, "room", lambda: module.DESCRIPTORS_BESIDES + 7)
+    bench.begin(range(5))
+    assert bench.said == [EngineReady(RANK, 3)]
+    assert "3 cylinders only" in bench.log_file.read_text()
+
+
+# With ranks.
+
+
+def test_it_is_ready_when_no_rank_is_waited_for_with_those_that_have_come(bench: Bench) -> None:
+    service = bench.begin(range(1), with_ranks=True)
+    service.decide(CylinderCame(2))
+    assert bench.said == []
+    service.decide(CylindersSettled())
+    assert bench.said == [EngineReady(RANK, 2)]
+    service.decide(CylinderCame(1))
+    service.decide(CylinderLost(2))
+    assert bench.said[1:] == [CylindersChanged(RANK, 3), CylindersChanged(RANK, 2)]
+
+
+def test_tasks_of_the_first_cylinder_run_here_and_those_of_others_elsewhere(bench: Bench) -> None:
+    service = bench.begin(range(1), with_ranks=True)
+    service.decide(CylinderCame(1))
+    service.decide(CylindersSettled())
+    service.decide(TasksCame((task(0), task(1), task(2))))
+    assert bench.ranks.started == [(1, 1)]
+    service.command_ended((1, task(1)))
+    assert bench.ranks.started == [(1, 1), (1, 2)]
+    service.outcome_known((1, task(1)), OUTCOME)
+    bench.until(lambda: {0, 1} <= set(outcomes(bench.said)))
+    assert TaskReport(1, OUTCOME) in [
+        report for message in bench.said if isinstance(message, TasksEnded) for report in message.reports
+    ]
+
+
+def test_start_and_stop_commands_run_here_alone(bench: Bench) -> None:
+    start, stop = (PerEngineTask(phase, 0, 1, b"echo here") for phase in Phase)
+    service = bench.begin(range(1), start, stop, with_ranks=True)
+    service.decide(CylinderCame(1))
+    service.decide(CylindersSettled())
+    bench.until(lambda: EngineReady(RANK, 2) in bench.said)
+    service.decide(FinishAsked())
+    bench.until(lambda: bench.ranks.to_finish)
+    assert [message.task for message in bench.said if isinstance(message, PerEngineTaskEnded)] == [start, stop]
+    assert bench.ranks.started == []
+
+
+def test_what_runs_is_ended_everywhere_and_it_leaves_when_all_have_left(bench: Bench) -> None:
+    service = bench.begin(range(1), with_ranks=True)
+    service.decide(CylinderCame(1))
+    service.decide(CylindersSettled())
+    service.decide(TasksCame((task(0, b"exec sleep 60"), task(1))))
+    service.cancel(7.0, stop_commands=True)
+    assert bench.ranks.to_end == [7.0]
+    bench.until(lambda: outcomes(bench.said))
+    assert not bench.ranks.to_finish, "a task still runs elsewhere"
+    service.command_ended((1, task(1)))
+    service.outcome_known((1, task(1)), OUTCOME)
+    (left,) = bench.ranks.to_finish
+    has_left = [service.has_left]
+    left()
+    assert [*has_left, service.has_left] == [False, True]
+    assert set(outcomes(bench.said)) == {0, 1}
+
+
+# Coming and going.
+
+
+def test_a_directory_is_entered_or_it_is_said_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    assert enter(bytes(tmp_path)) == ""
+    assert os.path.samefile(os.getcwd(), tmp_path)
+    assert enter(b"/nonexistent") == "cannot change to the run's directory /nonexistent: No such file or directory"
+
+
+class Channel:
+    """Sends a little in each look at it."""
+
+    def __init__(self, unsent: int, *, is_open: bool = True) -> None:
+        self.left = unsent
+        self.open = is_open
+
+    @property
+    def unsent(self) -> int:
+        self.left -= 1
+        return self.left
+
+
+def test_what_was_said_last_is_sent_unless_the_connection_ends_or_it_takes_too_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Loop(EventLoop):
+        def turn(self, timeout: float | None = None) -> None:
+            assert timeout is not None
+            super().turn(0)
+
+    loop = Loop()
+    channel = Channel(10)
+    send_rest(loop, channel)
+    assert channel.left == 0
+    closed = Channel(10, is_open=False)
+    send_rest(loop, closed)
+    assert closed.left == 10
+    monkeypatch.setattr(module, "FAREWELL_LIMIT", 0.0)
+    send_rest(bench.loop, Channel(1 << 60))
+    loop.close()
