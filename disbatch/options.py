@@ -103,7 +103,7 @@ class ContextOptions:
         group=HOSTS,
         help="give these hosts N tasks at most, and let them go then (default: 0, any number)",
     )
-    cpus_per_task: float | None = _cores_per_task("1")
+    cpus_per_task: float | None = _cores_per_task("1; under Slurm what that was asked for")
     gpu: bool = option(
         "-g",
         "--gpu",
@@ -111,7 +111,13 @@ class ContextOptions:
         group=HOSTS,
         help="deprecated: it is accepted and has no effect",
     )
-    label: str | None = _label("SSH0")
+    fill: bool = option(
+        "--fill",
+        default=False,
+        group=HOSTS,
+        help="in a Slurm job: use all of its cores, although it asked for fewer tasks",
+    )
+    label: str | None = _label("SSH0; under Slurm J and the number of the job")
     ssh_nodes: tuple[tuple[SshNode, ...], ...] = option(
         "-s",
         "--ssh-node",
@@ -120,9 +126,12 @@ class ContextOptions:
         many=True,
         group=HOSTS,
         help="run on N cores of HOST: localhost and this machine directly, others through ssh; may be given several "
-        f"times, and as a comma-separated list; needed unless {SSH_NODES_VARIABLE} in the environment is one",
+        f"times, and as a comma-separated list; needed unless {SSH_NODES_VARIABLE} in the environment is one, or "
+        "there is a Slurm job whose nodes can be taken",
     )
-    tasks_per_node: int | None = _tasks_per_node("as many as its cores allow")
+    tasks_per_node: int | None = _tasks_per_node(
+        "as many as its cores allow; under Slurm as many as that was asked for"
+    )
     environment_resources: tuple[str, ...] = option(
         "-E",
         "--env-resource",

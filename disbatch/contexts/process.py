@@ -11,36 +11,39 @@ import socket
 import sys
 from functools import partial
 
-from disbatch import __version__, layout, messages, options
+from disbatch import __version__, messages, options
 from disbatch.arguments import arguments_for
-from disbatch.contexts import ssh
 from disbatch.errors import DisbatchError, DriverUnreachableError, ExitStatus
 from disbatch.eventloop import EventLoop
 from disbatch.joining import connect, open_log
 from disbatch.launching import Launched, disbatch_command
 from disbatch.mailbox import Mailbox
+from disbatch.managers.base import EngineCall, Wishes
+from disbatch.managers.choice import manager_of
+from disbatch.managers.ssh import names_of_this_machine
 from disbatch.runfiles import RunFiles
 from disbatch.terminal import tell
-from disbatch.values import ssh_nodes_of_environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from disbatch.log import Log
+    from disbatch.managers.base import Manager
+    from disbatch.messages import NodeOffer
     from disbatch.options import ContextRoleOptions
 
 ANSWER_PATIENCE = 60.0
 """Seconds that the driver may take to admit a context."""
 
 LAUNCHER_PATIENCE = 12.0
-"""Seconds from TERM to QUIT for the processes that started engines: an engine that ends its tasks needs its time."""
+"""Seconds from the first to the second signal for what started engines: to end tasks takes an engine its time."""
 
 DRIVER_PATIENCE = 5.0
 """Seconds until a context that was told to end, and told the driver so, ends its engines itself."""
 
 KILL_PATIENCE = 6.0
-"""Seconds from QUIT, on which a keeper kills its engine and all that this started, to KILL, which ends the keeper."""
+"""Seconds from the second, on which a keeper kills its engine and all that this started, to the last."""
 
 
 class Context:
@@ -52,8 +55,9 @@ class Context:
         self._files = RunFiles(asked.run)
         self._token = asked.token or os.urandom(8).hex()
         self._log: Log | None = None
-        self._offers: tuple[messages.NodeOffer, ...] = ()
-        self._nodes: dict[int, str] = {}
+        self._manager: Manager
+        self._offers: tuple[NodeOffer, ...] = ()
+        self._nodes: dict[int, NodeOffer] = {}
         self._launched: dict[int, Launched] = {}
         self._failed = 0
         """How many engines have failed, their start included, while nobody was ending them."""
@@ -82,8 +86,8 @@ class Context:
             messages.ContextCame(
                 token=self._token,
                 version=__version__,
-                label=self._asked.label or "",
-                system=ssh.SYSTEM,
+                label=self._asked.label or self._manager.label,
+                system=self._manager.system,
                 host=os.uname().nodename,
                 pid=os.getpid(),
                 nodes=self._offers,
@@ -101,9 +105,12 @@ class Context:
         self._mailbox.close()
         return self._exit_status
 
-    def _lay_out(self) -> tuple[messages.NodeOffer, ...]:
-        hosts = self._asked.nodes or ssh_nodes_of_environment(os.environ)
-        return layout.lay_out(layout.nodes_of(hosts), self._asked.cpus_per_task, self._asked.tasks_per_node)
+    def _lay_out(self) -> tuple[NodeOffer, ...]:
+        self._manager = manager_of(os.environ, self._asked.nodes, _names_of_this_machine)
+        wishes = Wishes(self._asked.cpus_per_task, self._asked.tasks_per_node, self._asked.fill)
+        for conflict in self._manager.conflicts(wishes):
+            tell(conflict)
+        return self._manager.offers(wishes)
 
     # What comes from the driver.
 
@@ -132,24 +139,26 @@ class Context:
             self._mailbox.close()
             raise
         self._note(f"context {self._rank}, label {admission.label}, pid {os.getpid()}, version {__version__}")
-        here = _names_of_this_machine([offer.name for offer in self._offers])
-        self._nodes = dict(zip(admission.engine_ranks, (offer.name for offer in self._offers), strict=True))
+        self._nodes = dict(zip(admission.engine_ranks, self._offers, strict=True))
         if sys.stderr.isatty():
-            tell(f"added {', '.join(self._nodes.values())} to the run; Ctrl-C takes them away again")
-        for rank, node in self._nodes.items():
-            self._start_engine(node, rank, admission.label, here)
+            names = ", ".join(offer.name for offer in self._offers)
+            tell(f"added {names} to the run; Ctrl-C takes them away again")
+        for rank, offer in self._nodes.items():
+            self._start_engine(offer, rank, admission.label)
         self._leave_if_done()
 
-    def _start_engine(self, node: str, rank: int, label: str, here: frozenset[str]) -> None:
+    def _start_engine(self, offer: NodeOffer, rank: int, label: str) -> None:
+        node = offer.name
         joining = options.JoinOptions(self._asked.run, self._asked.kvs, self._asked.log_level)
         engine = options.EngineRoleOptions(joining.run, joining.kvs, joining.log_level, label, node, rank)
         # The script names the run itself; what runs here directly has to be told.
         only_engine = arguments_for(engine, ["label", "node", "rank", "log_level"])
         local = [*disbatch_command(), options.ENGINE_ROLE, *arguments_for(joining, ["run", "kvs"])]
-        command = ssh.engine_command(node, here, local, self._files.script, only_engine)
-        self._note(f"engine {rank} on {node}: {command}")
+        start = self._manager.start(offer, EngineCall(tuple(local), self._files.script, tuple(only_engine)))
+        self._note(f"engine {rank} on {node}: {list(start.command)}")
+        output = self._files.engine_output(label, node)
         try:
-            self._launched[rank] = Launched(command, self._files.engine_output(label, node))
+            self._launched[rank] = Launched(start.command, output, environment=start.environment)
         except DisbatchError as error:
             self._engine_ended(rank, ExitStatus.FAILED, str(error))
 
@@ -185,7 +194,7 @@ class Context:
         self._mailbox.send(messages.EngineProcessEnded(rank, return_code, words))
         if return_code and not self._ending:
             self._failed += 1
-            tell(f"{self._nodes[rank]} runs no tasks: {words or f'its engine ended with {return_code}'}")
+            tell(f"{self._nodes[rank].name} runs no tasks: {words or f'its engine ended with {return_code}'}")
 
     def _leave_if_done(self) -> None:
         if self._rank is not None and not self._launched and self._exit_status is None:
@@ -197,9 +206,10 @@ class Context:
 
     def _end(self, ranks: Collection[int]) -> None:
         """Ask what was started for these engines to end, and see to it that it does."""
-        self._signal(ranks, signal.SIGTERM)
-        self._loop.after(LAUNCHER_PATIENCE, partial(self._signal, ranks, signal.SIGQUIT))
-        self._loop.after(LAUNCHER_PATIENCE + KILL_PATIENCE, partial(self._signal, ranks, signal.SIGKILL))
+        ask, insist, kill = (signal.Signals[name] for name in self._manager.ends_by)
+        self._signal(ranks, ask)
+        self._loop.after(LAUNCHER_PATIENCE, partial(self._signal, ranks, insist))
+        self._loop.after(LAUNCHER_PATIENCE + KILL_PATIENCE, partial(self._signal, ranks, kill))
 
     def _end_without_driver(self) -> None:
         if not self._ending:
@@ -232,7 +242,7 @@ def _names_of_this_machine(nodes: Sequence[str]) -> frozenset[str]:
     short = name.partition(".")[0]
     # A look-up that may take seconds, for the one case where it can make a difference.
     needs_full_name = any(node.lower().startswith(f"{short.lower()}.") for node in nodes)
-    return ssh.names_of_this_machine(name, socket.getfqdn() if needs_full_name else name)
+    return names_of_this_machine(name, socket.getfqdn() if needs_full_name else name)
 
 
 def main(arguments: Sequence[str], program: str) -> int:

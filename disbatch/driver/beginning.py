@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from disbatch import layout, options, runfiles, statusfile
+from disbatch import options, runfiles, statusfile
 from disbatch.arguments import arguments_for
 from disbatch.driver import address
 from disbatch.driver.feeder import EarlierRuns
@@ -26,9 +26,11 @@ from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.client import KVSClient
 from disbatch.kvsstcp.endpoint import AddressError, KVSError, new_secret, parse_address
 from disbatch.launching import disbatch_command
+from disbatch.managers.base import Wishes
+from disbatch.managers.choice import manager_of
 from disbatch.records import record
 from disbatch.runfiles import RunFiles
-from disbatch.values import mail_server_of_environment, ssh_nodes_of_environment
+from disbatch.values import mail_server_of_environment
 
 if TYPE_CHECKING:
     import socket
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from disbatch.log import Log
     from disbatch.options import DriverOptions
-    from disbatch.values import Address, SshNode
+    from disbatch.values import Address
 
 INHERITED = ("cpus_per_task", "tasks_per_node", "environment_resources")
 """Options of the driver that hold for contexts added later, unless those are told otherwise."""
@@ -63,11 +65,12 @@ class OtherStoreAddress:
 class Beginning:
     """All that a run begins with, and nothing of which it has to wait for.
 
-    `secret` is that of the run's own store, None where it asks for none, and `public` where others are to find it;
-    `aside` is where an earlier status file of the name is now.
+    `conflicts` is what was asked of disbatch and, otherwise, of a resource manager; `secret` is that of the run's own
+    store, None where it asks for none, and `public` where others are to find it; `aside` is where an earlier status
+    file of the name is now.
     """
 
-    hosts: tuple[SshNode, ...]
+    conflicts: tuple[str, ...]
     mail_server: Address | None
     other_store: OtherStoreAddress | None
     task_file: int | None
@@ -142,7 +145,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _begin(asked: DriverOptions) -> Beginning:
-    hosts = _hosts(asked)
+    nodes, conflicts = _resources(asked)
     mail_server = mail_server_of_environment(os.environ) if asked.mail_to else None
     other_store = _other_store(asked)
     task_file = None if asked.task_file is None else _open_task_file(asked.task_file)
@@ -161,7 +164,7 @@ def _begin(asked: DriverOptions) -> Beginning:
         recorder.add_all(earlier.lines() if earlier else ())
         secret = None if asked.insecure_kvs else new_secret()
         port = listening.getsockname()[1]
-        public = address.advertised(own_address(asked), port, [host.host for host in hosts])
+        public = address.advertised(own_address(asked), port, nodes)
         undo.callback(remove, files.script)
         _write_script(files, asked, public, secret)
         if asked.startup_only:
@@ -169,7 +172,7 @@ def _begin(asked: DriverOptions) -> Beginning:
         aside = recorder.take_place()
         undo.pop_all()
     return Beginning(
-        hosts, mail_server, other_store, task_file, earlier, files, recorder, listening, secret, log, public, aside
+        conflicts, mail_server, other_store, task_file, earlier, files, recorder, listening, secret, log, public, aside
     )
 
 
@@ -189,13 +192,13 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def _hosts(asked: DriverOptions) -> tuple[SshNode, ...]:
-    """Hosts that the run begins with, on which there is a place for a task."""
+def _resources(asked: DriverOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Nodes that the run begins with, on which there is a place for a task; conflicts about them."""
     if asked.startup_only:
-        return ()
-    hosts = asked.nodes or ssh_nodes_of_environment(os.environ)
-    layout.lay_out(layout.nodes_of(hosts), asked.cpus_per_task, asked.tasks_per_node)
-    return hosts
+        return (), ()
+    manager = manager_of(os.environ, asked.nodes)
+    wishes = Wishes(asked.cpus_per_task, asked.tasks_per_node, asked.fill)
+    return tuple(offer.name for offer in manager.offers(wishes)), tuple(manager.conflicts(wishes))
 
 
 def _resolved(server: Address) -> tuple[str, int]:

@@ -155,6 +155,8 @@ def _announce(asked: DriverOptions, beginning: Beginning) -> None:
         tell("--insecure-kvs: whoever can connect to this machine can run commands as you while this run goes on")
     if beginning.other_store is not None and asked.use_address is not None:
         tell("--use-address has no effect together with --kvsserver")
+    for conflict in beginning.conflicts:
+        tell(conflict)
     if asked.gpu:
         tell(options.GPU_HAS_NO_EFFECT)
     if beginning.earlier is not None:
@@ -197,7 +199,7 @@ def _settings(asked: DriverOptions, files: RunFiles) -> Settings:
 
 
 def _own_context(asked: DriverOptions, beginning: Beginning) -> OwnContext:
-    files, hosts, secret = beginning.files, beginning.hosts, beginning.secret
+    files, secret = beginning.files, beginning.secret
     joining = options.ContextRoleOptions(
         run=files.unique_id,
         kvs=address.local(own_address(asked), beginning.port),
@@ -212,7 +214,8 @@ def _own_context(asked: DriverOptions, beginning: Beginning) -> OwnContext:
         task_limit=asked.task_limit,
         cpus_per_task=asked.cpus_per_task,
         label=asked.label,
-        ssh_nodes=(hosts,),
+        ssh_nodes=asked.ssh_nodes,
+        fill=asked.fill,
         tasks_per_node=asked.tasks_per_node,
         environment_resources=asked.environment_resources,
     )

@@ -127,6 +127,8 @@ class Engine:
 
     def _told_to_end(self, number: signal.Signals) -> None:
         self._log.warning("got %s", number.name)
+        if self._service is not None:
+            self._service.signalled()
         self._cancel_all()
 
     def _cancel_all(self) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 from disbatch import descriptors, messages
 from disbatch.engine import roster
 from disbatch.engine.attempts import Attempts
 from disbatch.engine.launchers import launcher, limiting
+from disbatch.records import replace
 from disbatch.tasks import Outcome, PerEngineTask, Task
 
 TYPE_CHECKING = False
@@ -41,6 +43,9 @@ GRACE = 3.0
 
 REPORT_DELAY = 0.005
 """Seconds that reports may wait for others while every cylinder has its next task here already."""
+
+DOUBT = 0.5
+"""Seconds until a failure is believed where a resource manager that ends a job signals its tasks with their engine."""
 
 FAREWELL_LIMIT = 5.0
 """Seconds that the last reports may take to be sent."""
@@ -92,6 +97,8 @@ class Service:
         self._roster = roster.Roster(cylinders[:possible], per_engine_tasks, settled=recruit is None)
         self._ranks = None if recruit is None else recruit(self)
         self._to_leave = 1 if self._ranks is None else 2
+        self._doubted: list[tuple[Owner, Outcome]] = []
+        self._is_signalled = False
         self._perform(self._roster.begin())
 
     def _note_children(self) -> None:
@@ -121,7 +128,31 @@ class Service:
             self.decide(roster.CylinderFreed(cylinder))
 
     def outcome_known(self, owner: Owner, outcome: Outcome) -> None:
-        """Take note of how it ended; nothing more will be known."""
+        """Take note of how it ended; nothing more will be known.
+
+        A failure just before or after a signal to end is taken for its work, and that command for interrupted.
+        """
+        if self._ranks is None or outcome.interrupted or not outcome.failed:
+            self._record(owner, outcome)
+        elif self._is_signalled:
+            self._record(owner, replace(outcome, interrupted=True))
+        else:
+            self._doubted.append((owner, outcome))
+            self._loop.after(DOUBT, partial(self._believe, 1))
+
+    def signalled(self) -> None:
+        """Learn that somebody who wants this engine to end has sent it a signal, and perhaps its tasks too."""
+        self._is_signalled = True
+        doubted, self._doubted = self._doubted, []
+        for owner, outcome in doubted:
+            self._record(owner, replace(outcome, interrupted=True))
+
+    def _believe(self, count: int) -> None:
+        believed, self._doubted = self._doubted[:count], self._doubted[count:]
+        for owner, outcome in believed:
+            self._record(owner, outcome)
+
+    def _record(self, owner: Owner, outcome: Outcome) -> None:
         if isinstance(owner, PerEngineTask):
             self._send(messages.PerEngineTaskEnded(self._rank, owner, outcome))
         else:
@@ -198,6 +229,7 @@ class Service:
     def _one_has_left(self) -> None:
         self._to_leave -= 1
         if not self._to_leave:
+            self._believe(len(self._doubted))
             self._report()
             self.has_left = True
 

@@ -74,6 +74,7 @@ CONTEXT_OPTIONS: list[tuple[list[str], str, object]] = [
     (["--context-task-limit", "0"], "task_limit", 0),
     (["-E", "GPUS"], "environment_resources", ("GPUS",)),
     (["--env-resource", "A", "-E", "B"], "environment_resources", ("A", "B")),
+    (["--fill"], "fill", True),
 ]
 DRIVER_OPTIONS: list[tuple[list[str], str, object]] = [
     *CONTEXT_OPTIONS,
@@ -390,7 +391,7 @@ def test_help_tells_of_every_visible_option(role: type[DriverOptions]) -> None:
 def test_each_role_tells_of_its_own_defaults() -> None:
     driver, context = (" ".join(parser(role, "x").format_help().split()) for role in (DRIVER, CONTEXT))
     assert "dbUtil.sh" not in driver
-    assert "two tasks at once on a core (default: 1)" in driver
+    assert "two tasks at once on a core (default: 1; under Slurm " in driver
     assert "two tasks at once on a core (default: what the run was started with)" in context
     assert "dbUtil.sh" not in context
 

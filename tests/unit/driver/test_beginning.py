@@ -15,7 +15,8 @@ from disbatch.driver import address, beginning
 from disbatch.errors import DisbatchError
 from disbatch.statusfile import skipped_line, task_line
 from disbatch.tasks import NO_REPEAT, Task
-from disbatch.values import Address, SshNode
+from disbatch.values import Address
+from tests.slurm.environments import ENVIRONMENTS
 from tests.unit.driver.simulation import outcome
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 def test_a_run_begins_with_all_that_it_needs(bench: Bench) -> None:
     begun = bench.begin("--mailTo", "me")
     assert bench.names == {"run_status.txt", "run_dbUtil.sh", "run_driver.log"}
-    assert begun.hosts == (SshNode("localhost", 2),)
+    assert begun.conflicts == ()
     assert begun.mail_server == Address("localhost", 25)
     assert begun.public == Address("driver.example.org", begun.port)
     assert begun.secret is not None
@@ -88,7 +89,7 @@ def test_the_path_of_the_script_is_printed_or_nothing_has_changed(
     (bench.folder / "run_status.txt").write_bytes(LINE)
     if standard_output is None:  # closed by whoever has started this
         monkeypatch.setattr(sys, "stdout", None)
-        assert bench.begin("-S", hosts=()).hosts == ()
+        assert bench.begin("-S", hosts=()).conflicts == ()
         return
     with open(standard_output, "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
@@ -136,3 +137,17 @@ def test_a_signal_that_is_ignored_stays_so(bench: Bench, monkeypatch: pytest.Mon
         assert bench.begin().public == Address("here", 1)
     finally:
         signal.signal(signal.SIGHUP, former)
+
+
+def test_in_a_job_what_contradicts_is_told_of(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENTS["sbatch -c 2 -n 3"].items():
+        monkeypatch.setenv(name, value)
+    assert bench.begin("-c", "1", hosts=()).conflicts == ("-c 1 counts, and not the 2 that Slurm was asked for",)
+
+
+def test_a_job_that_cannot_run_a_task_is_a_mistake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENTS["sbatch -n 6"].items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DisbatchError, match="no node of job 2 has the 5 cores that a task needs"):
+        bench.begin("-c", "5", hosts=())
+    assert bench.names == set()

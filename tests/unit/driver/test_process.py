@@ -362,7 +362,7 @@ def test_the_address_of_the_store_is_in_its_file(bench: Bench) -> None:
     bench.meanwhile = lambda _: seen.append(bench.content("run_kvsinfo.txt"))
     bench.main("-p", "run", "-s", "node7:1")
     assert seen == ["driver.example.org:4711\n"]
-    assert bench.advertised_to == ["localhost", "node7"]
+    assert list(bench.advertised_to) == ["localhost", "node7"]
 
 
 def test_an_address_file_that_somebody_has_removed_is_not_missed(bench: Bench) -> None:
@@ -512,7 +512,7 @@ def test_the_own_context_is_told_what_the_user_has_asked_for(bench: Bench) -> No
         token=OWN_TOKEN,
         cpus_per_task=0.5,
         label="-mine",
-        ssh_nodes=((SshNode("localhost", 2), SshNode("node7", 4), SshNode("node8", 4)),),
+        ssh_nodes=((SshNode("localhost", 2),), (SshNode("node7", 4), SshNode("node8", 4))),
         tasks_per_node=3,
         environment_resources=("GPUS",),
     )
@@ -524,7 +524,8 @@ def test_hosts_of_the_environment_are_as_good(bench: Bench, monkeypatch: pytest.
     main("tasks")
     command = bench.run.own_context.command
     asked = parse(options.CONTEXT, command[command.index("--context") + 1 :], "")
-    assert asked.nodes == (SshNode("node1", 3), SshNode("node2", 5))
+    assert asked.nodes == (), "it finds them where its driver has"
+    assert bench.run.own_context.environment["DISBATCH_SSH_NODELIST"] == "node1:3, node2:5"
 
 
 def test_the_own_context_has_the_secret_in_its_environment_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from disbatch.messages import (
     TasksEnded,
     TasksReturned,
 )
+from disbatch.records import replace
 from disbatch.tasks import Outcome, PerEngineTask, Phase, Task
 
 if TYPE_CHECKING:
@@ -255,3 +256,53 @@ def test_what_was_said_last_is_sent_unless_the_connection_ends_or_it_takes_too_l
     monkeypatch.setattr(module, "FAREWELL_LIMIT", 0.0)
     send_rest(bench.loop, Channel(1 << 60))
     loop.close()
+
+
+# A signal that tasks may have got with their engine
+
+
+def failed(number: int) -> Outcome:
+    return replace(OUTCOME, pid=number, return_code=-signal.SIGTERM)
+
+
+def reported(bench: Bench) -> dict[int, bool]:
+    """Tasks that were reported, and which of them as interrupted."""
+    bench.service.end_turn()
+    return {number: outcome.interrupted for number, outcome in outcomes(bench.said).items()}
+
+
+def test_a_failure_is_believed_when_no_signal_follows_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DOUBT", 0.01)
+    bench.begin(range(2), with_ranks=True)
+    bench.service.outcome_known((1, task(0)), failed(0))
+    bench.service.outcome_known((1, task(1)), OUTCOME)
+    assert reported(bench) == {1: False}
+    bench.until(lambda: 0 in outcomes(bench.said))
+    assert reported(bench) == {0: False, 1: False}
+
+
+def test_a_failure_around_a_signal_is_its_work(bench: Bench) -> None:
+    bench.begin(range(2), with_ranks=True)
+    bench.service.outcome_known((1, task(0)), failed(0))
+    bench.service.signalled()
+    bench.service.outcome_known((1, task(1)), failed(1))
+    bench.service.outcome_known((1, task(2)), OUTCOME)
+    assert reported(bench) == {0: True, 1: True, 2: False}
+
+
+def test_where_tasks_get_no_signal_with_their_engine_a_failure_is_one(bench: Bench) -> None:
+    bench.begin(range(2))
+    bench.service.signalled()
+    bench.service.outcome_known((1, task(0)), failed(0))
+    assert reported(bench) == {0: False}
+
+
+def test_who_leaves_reports_what_it_doubts(bench: Bench) -> None:
+    bench.begin(range(1), with_ranks=True)
+    bench.service.outcome_known((0, task(0)), failed(0))
+    bench.service.decide(CylindersSettled())
+    bench.service.decide(FinishAsked())
+    bench.until(lambda: bench.ranks.to_finish)
+    bench.ranks.to_finish[0]()
+    bench.until(lambda: bench.service.has_left)
+    assert reported(bench) == {0: False}

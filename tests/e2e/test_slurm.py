@@ -1,0 +1,237 @@
+"""disbatch in jobs of a real Slurm: the README's lines, places that are Slurm's own tasks, growth, and what fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.support import CHECKOUT, PATIENCE, eventually, read_status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.e2e.support import Workplace
+    from tests.slurm import Cluster
+
+pytestmark = pytest.mark.slurm
+
+SHOW = (
+    "echo $(hostname) $SLURM_PROCID $DISBATCH_CYLINDER_RANK $DISBATCH_CORES_PER_TASK ${CUDA_VISIBLE_DEVICES--}"
+    " >> shown; sleep 0.2"
+)
+MEET = "touch met.$DISBATCH_TASKID; until [ $(ls met.* | wc -l) -ge {} ]; do sleep 0.05; done; {}"
+"""A task that ends when so many of its kind run at the same time."""
+
+WAIT = "touch begun.$DISBATCH_TASKID; until [ -e go ]; do sleep 0.05; done; echo $DISBATCH_TASKID >> ran"
+
+
+class Site:
+    """A cluster and a directory that it sees, with `disbatch` on its users' path."""
+
+    def __init__(self, cluster: Cluster, work: Workplace) -> None:
+        self.cluster = cluster
+        self.work = work
+        tools = work.directory / "tools"
+        tools.mkdir()
+        command = tools / "disbatch"
+        # What pip makes of a console script; a batch job runs a copy of it from elsewhere.
+        command.write_text(
+            f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(CHECKOUT)!r})\n"
+            "from disbatch.cli import main\nsys.exit(main())\n",
+            encoding="utf-8",
+        )
+        command.chmod(0o755)
+        self.environment = {**work.environment, "PATH": f"{tools}:{cluster.environment['PATH']}"}
+        for name in ("SLURM_CONF",):
+            self.environment[name] = cluster.environment[name]
+
+    def run(self, *command: str | Path, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+        """Run a command on the login host to its end."""
+        return self.cluster.run(command, timeout, env=self.environment, cwd=self.work.directory)
+
+    @contextmanager
+    def started(self, *command: str | Path) -> Iterator[subprocess.Popen[str]]:
+        """A command on the login host, killed if the test fails meanwhile."""
+        environment = {**self.cluster.environment, **self.environment}
+        with self.cluster.popen(command, env=environment, cwd=self.work.directory, stderr=subprocess.PIPE) as process:
+            try:
+                yield process
+            except BaseException:
+                process.kill()
+                raise
+
+    def submit(self, *arguments: str | Path) -> int:
+        return self.cluster.submit(*arguments, env=self.environment, cwd=self.work.directory)
+
+    def ends(self, job: int | str) -> str:
+        """Wait for the end of a job; its state, and what it printed into the failure of a test."""
+        state = self.cluster.await_state(
+            job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", seconds=PATIENCE
+        )
+        if state == "FAILED":
+            print(self.output(job))
+        return state
+
+    def output(self, job: int | str) -> str:
+        return self.work.text(f"slurm-{job}.out")
+
+    def shown(self) -> list[list[str]]:
+        """Words that each task has written down."""
+        return sorted(line.split() for line in self.work.text("shown").splitlines())
+
+    def script(self, name: str = "tasks") -> Path:
+        """The script of the only run of that task file."""
+        eventually(lambda: any(self.work.directory.glob(f"{name}_*_kvsinfo.txt")), "the run")
+        (path,) = self.work.directory.glob(f"{name}_*_dbUtil.sh")
+        return path
+
+
+@pytest.fixture
+def site(cluster: Cluster, work: Workplace) -> Site:
+    return Site(cluster, work)
+
+
+# The lines of the README
+
+
+def test_a_batch_job_runs_the_tasks_on_its_nodes(site: Site) -> None:
+    site.work.write("tasks", *[MEET.format(20, SHOW)] * 20)
+    job = site.submit("-n", "20", "disbatch", "tasks")
+    assert site.ends(job) == "COMPLETED"
+    nodes = [line.node for line in site.work.status()]
+    assert {name: nodes.count(name) for name in nodes} == {"n1": 4, "n2": 4, "n3": 4, "n4": 8}
+    assert {words[0] for words in site.shown()} == {"n1", "n2", "n3", "n4"}
+    assert "20 tasks finished" in site.output(job)
+
+
+def test_what_salloc_starts_runs_the_tasks_on_its_nodes(site: Site) -> None:
+    site.work.write("tasks", *[SHOW] * 6)
+    done = site.run("salloc", "-n", "6", "disbatch", "tasks")
+    assert done.returncode == 0, done.stderr
+    assert sorted(line.node for line in site.work.status()) == ["n1"] * 4 + ["n2"] * 2
+    assert any(site.work.directory.glob("tasks_*_J*_n1_engine_0.log")), "the label is that of the job"
+
+
+def test_the_script_of_a_run_adds_a_job_of_its_own(site: Site) -> None:
+    site.work.write("tasks", *[WAIT] * 3)
+    with site.started("disbatch", "-S", "tasks") as run:
+        job = site.submit("-n", "3", f"./{site.script().name}")
+        site.work.await_file("begun.2")
+        site.work.write("go")
+        assert run.wait(PATIENCE) == 0
+    assert site.ends(job) == "COMPLETED"
+    assert [line.node for line in site.work.status()] == ["n1"] * 3
+
+
+# Places
+
+
+def test_each_task_runs_under_the_slurm_task_of_its_place(site: Site) -> None:
+    site.work.write("tasks", *[SHOW] * 12)
+    done = site.run("salloc", "-n", "6", "disbatch", "tasks")
+    assert done.returncode == 0, done.stderr
+    for _, procid, cylinder, cores, _ in site.shown():
+        assert (procid, cores) == (cylinder, "1")
+    assert {(node, cylinder) for node, _, cylinder, _, _ in site.shown()} == {
+        *(("n1", str(number)) for number in range(4)),
+        *(("n2", str(number)) for number in range(2)),
+    }
+
+
+def test_each_place_has_gpus_of_its_own(site: Site) -> None:
+    site.work.write("tasks", *[SHOW] * 4)
+    done = site.run("salloc", "-n", "2", "--gpus-per-task=1", "disbatch", "tasks")
+    assert done.returncode == 0, done.stderr
+    assert {(cylinder, gpu) for _, _, cylinder, _, gpu in site.shown()} == {("0", "0"), ("1", "1")}
+
+
+def test_cores_per_task_are_what_slurm_was_asked_for(site: Site) -> None:
+    site.work.write("tasks", *[SHOW] * 3)
+    assert site.run("salloc", "-n", "3", "-c", "2", "disbatch", "tasks").returncode == 0
+    assert sorted((node, cores) for node, _, _, cores, _ in site.shown()) == [("n1", "2"), ("n1", "2"), ("n2", "2")]
+
+
+def test_what_disbatch_is_asked_for_counts_more_and_is_said(site: Site) -> None:
+    site.work.write("tasks", *[SHOW] * 6)
+    done = site.run("salloc", "-n", "3", "-c", "2", "disbatch", "-c", "1", "-t", "3", "tasks")
+    assert done.returncode == 0, done.stderr
+    assert "disbatch: -c 1 counts, and not the 2 that Slurm was asked for\n" in done.stderr
+    assert {(node, cores) for node, _, _, cores, _ in site.shown()} == {("n1", "1"), ("n2", "1")}
+
+
+def test_tasks_of_half_a_core_share_it(site: Site) -> None:
+    site.work.write("tasks", *[SHOW] * 4)
+    done = site.run("salloc", "-n", "2", "disbatch", "-c", "0.5", "-t", "4", "tasks")
+    assert done.returncode == 0, done.stderr
+    assert {cylinder for _, _, cylinder, _, _ in site.shown()} == {"0", "1", "2", "3"}
+
+
+def test_a_task_may_call_srun(site: Site) -> None:
+    site.work.write("tasks", "srun -n1 hostname > of.srun", "srun --overlap -N1 -n1 -w n2 hostname > of.overlap")
+    done = site.run("salloc", "-n", "6", "disbatch", "tasks")
+    assert done.returncode == 0, done.stderr
+    assert [line.return_code for line in site.work.status()] == [0, 0]
+    assert site.work.text("of.overlap") == "n2\n"
+
+
+def test_options_of_srun_come_from_a_file(site: Site) -> None:
+    options = site.work.write("options", "SLURM_STDOUTMODE=none", "MINE=yes")
+    site.environment["DISBATCH_SLURM_SRUN_OPTIONS_FILE"] = str(options)
+    site.work.write("tasks", "echo $MINE > mine")
+    assert site.run("salloc", "-n", "1", "disbatch", "tasks").returncode == 0
+    assert site.work.text("mine") == "yes\n"
+
+
+@pytest.mark.parametrize(("options", "places"), [([], 1), (["--fill"], 4)])
+def test_fill_takes_all_cores_of_the_job(site: Site, options: list[str], places: int) -> None:
+    site.work.write("tasks", *[MEET.format(2 * places, SHOW)] * (2 * places))
+    done = site.run("salloc", "-N", "2", "-n", "2", "--exclusive", "disbatch", *options, "tasks")
+    assert done.returncode == 0, done.stderr
+    seen = sorted((node, cylinder) for node, _, cylinder, _, _ in site.shown())
+    assert seen == [(node, str(number)) for node in ("n1", "n2") for number in range(places)]
+
+
+# Growth and loss
+
+
+def test_elements_of_an_array_are_contexts_each(site: Site) -> None:
+    site.work.write("tasks", *[WAIT] * 4)
+    with site.started("disbatch", "-S", "tasks") as run:
+        array = site.submit("-n", "2", "--array=0-1", f"./{site.script().name}")
+        site.work.await_file("begun.3")
+        site.work.write("go")
+        assert run.wait(PATIENCE) == 0
+    for element in range(2):
+        assert site.ends(f"{array}_{element}") == "COMPLETED"
+
+
+def test_tasks_of_a_job_that_is_cancelled_run_elsewhere(site: Site) -> None:
+    site.work.write("tasks", *[WAIT] * 4)
+    with site.started("disbatch", "-S", "tasks") as run:
+        first = site.submit("-n", "2", f"./{site.script().name}")
+        site.work.await_file("begun.1")
+        site.cluster.cancel(first)
+        second = site.submit("-n", "4", f"./{site.script().name}")
+        site.work.await_file("begun.3")
+        site.work.write("go")
+        assert run.wait(PATIENCE) == 0
+    assert site.ends(second) == "COMPLETED"
+    assert sorted(site.work.text("ran").split()) == ["0", "1", "2", "3"]
+    lines = read_status(site.work.status_file())
+    assert sorted((line.task_id, line.return_code) for line in lines) == [(number, 0) for number in range(4)]
+
+
+def test_a_driver_whose_allocation_is_revoked_ends_and_says_so(site: Site) -> None:
+    site.work.write("tasks", *[WAIT] * 4)
+    with site.started("salloc", "-n", "2", "disbatch", "-p", "run", "tasks") as run:
+        site.work.await_file("begun.1")
+        job = site.cluster.ask("squeue", "--noheader", "--format=%i").strip()
+        site.cluster.cancel(job)
+        _, said = run.communicate(timeout=2 * PATIENCE)
+    assert "to go on where this run left off: disbatch -p run tasks -r run_status.txt" in said
+    site.work.await_silence(PATIENCE)
