@@ -94,6 +94,13 @@ class SignalCame:
 
 
 @record
+class EngineOverdue:
+    """What had started an engine ended a while ago, and the engine has not said goodbye."""
+
+    engine_rank: int
+
+
+@record
 class TasksCouldBeGivenBack:
     """The tasks of a lost engine have ended by now, wherever it is."""
 
@@ -114,6 +121,7 @@ Event = (
     | ContextLost
     | OwnContextEnded
     | SignalCame
+    | EngineOverdue
     | TasksCouldBeGivenBack
     | PatienceEnded
 )

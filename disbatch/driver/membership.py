@@ -32,6 +32,9 @@ DRAIN = (messages.ReturnTasks(), messages.FinishEngine())
 CANCEL = (messages.CancelEngine(GRACE, stop_commands=True),)
 """What an engine is told that is to end what runs."""
 
+GOODBYE_PATIENCE = 5.0
+"""Seconds that the goodbye of an engine may be on its way when what had started it has ended."""
+
 SSH_FAILED = 255
 """Exit status of ssh itself, which has not got to its host or has lost it; nothing follows for what runs there."""
 
@@ -65,6 +68,7 @@ class Membership:
             events.EngineLost: self._engine_lost,
             events.ContextLost: self._context_lost,
             events.OwnContextEnded: self._own_context_ended,
+            events.EngineOverdue: self._engine_overdue,
             events.TasksCouldBeGivenBack: self._has_ended_by_now,
             messages.ContextCame: self._context_came,
             messages.ContextFailed: self._context_failed,
@@ -319,6 +323,9 @@ class Membership:
             return
         # What was started is the keeper, which ends last; only when it was killed itself may something live on.
         engine.nothing_runs = 0 <= event.return_code < SSH_FAILED
+        if engine.can_hear and event.return_code != SSH_FAILED:
+            # srun ends, with 0, when Slurm has lost the node, long before the connection to it does.
+            self._do(events.WakeAfter(GOODBYE_PATIENCE, events.EngineOverdue(engine.rank)))
         if engine.stage is EngineStage.LOST and engine.nothing_runs:
             self._engine_is_gone(engine)
         elif engine.stage in (EngineStage.WAITING, EngineStage.STARTING, EngineStage.SERVING) and event.return_code:
@@ -347,6 +354,12 @@ class Membership:
             self._do(events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(engine.rank)))
         else:
             self._engine_is_gone(engine)
+
+    def _engine_overdue(self, event: events.EngineOverdue) -> None:
+        engine = self._fleet.engines[event.engine_rank]
+        if engine.can_hear:
+            engine.nothing_runs = False  # or it would have said so
+            self._engine_lost(events.EngineLost(engine.rank))
 
     def _has_ended_by_now(self, event: events.TasksCouldBeGivenBack) -> None:
         self._engine_is_gone(self._fleet.engines[event.engine_rank])

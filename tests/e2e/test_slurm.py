@@ -226,6 +226,22 @@ def test_tasks_of_a_job_that_is_cancelled_run_elsewhere(site: Site) -> None:
     assert sorted((line.task_id, line.return_code) for line in lines) == [(number, 0) for number in range(4)]
 
 
+def test_tasks_of_a_node_without_power_run_elsewhere(site: Site) -> None:
+    site.work.write("tasks", *[WAIT] * 2)
+    with site.started("disbatch", "-S", "tasks") as run:
+        stays = site.submit("-n", "1", "-w", "n1", f"./{site.script().name}")
+        site.work.await_file("begun.0")
+        with site.started("salloc", "-n", "1", "-w", "n2", f"./{site.script().name}") as elsewhere:
+            site.work.await_file("begun.1")
+            site.cluster["n2"].power_off()
+            site.work.write("go")
+            assert run.wait(2 * PATIENCE) == 0
+            elsewhere.wait(PATIENCE)
+    assert site.ends(stays) == "COMPLETED"
+    lines = site.work.status()
+    assert sorted((line.task_id, line.node, line.return_code) for line in lines) == [(0, "n1", 0), (1, "n1", 0)]
+
+
 def test_a_driver_whose_allocation_is_revoked_ends_and_says_so(site: Site) -> None:
     site.work.write("tasks", *[WAIT] * 4)
     with site.started("salloc", "-n", "2", "disbatch", "-p", "run", "tasks") as run:

@@ -257,7 +257,8 @@ def test_the_end_of_what_started_an_engine_is_told_and_its_loss_then_only_for_th
 @pytest.mark.parametrize("rank", [-1, 0, 7])
 def test_the_end_of_the_process_of_an_engine_that_was_not_awaited_is_no_news(rank: int) -> None:
     run = play(*tasks(0))
-    assert run.happens(messages.EngineProcessEnded(rank, 0, "")) == []
+    run.happens(messages.EngineProcessEnded(rank, 0, ""))
+    assert run.told == ""
 
 
 def test_tasks_of_a_lost_engine_run_again_when_they_have_surely_ended() -> None:
@@ -530,3 +531,36 @@ def test_the_log_tells_who_comes_and_goes() -> None:
         "engine 2 on u0, pid 1, takes 1 tasks at once",
         "context SSH1 was given its 1 tasks and is let go",
     ]
+
+
+def overdue(run: Play) -> list[events.Event]:
+    """Engines of which the driver will see whether they have said goodbye."""
+    return [wake.event for wake in run.all(events.WakeAfter) if isinstance(wake.event, events.EngineOverdue)]
+
+
+def test_an_engine_whose_process_has_ended_and_that_says_no_goodbye_is_lost() -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1])
+    run.happens(messages.EngineProcessEnded(0, 0, "srun: error: Node failure on n1"))
+    (event,) = overdue(run)
+    run.happens(event)
+    assert run.told == "lost the engine on own0; 1 of its tasks to run again"
+    assert run.given == {0: [0], 1: [1]}, "it may run there still"
+    run.happens(events.TasksCouldBeGivenBack(0))
+    run.ends(1, 1)
+    assert run.given[1] == [1, 0]
+
+
+def test_a_goodbye_may_come_later_than_the_end_of_the_process() -> None:
+    run = play(*tasks(0), cylinders=[1])
+    run.ends(0, 0)
+    run.happens(messages.EngineProcessEnded(0, 0, ""))
+    run.happens(messages.EngineLeft(0))
+    (event,) = overdue(run)
+    run.happens(event)
+    assert run.told == ""
+
+
+def test_a_connection_of_ssh_that_has_ended_says_nothing_of_its_engine() -> None:
+    run = play(*tasks(0), cylinders=[1])
+    run.happens(messages.EngineProcessEnded(0, 255, "Connection closed"))
+    assert overdue(run) == []
