@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages test lint unit reference demo bench bench-growth bench-store build clean
+.PHONY: help setup system-packages test lint unit reference demo bench bench-growth bench-slurm bench-store build clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ bench: $(READY)  ## measure how many tasks a second go through
 
 bench-growth: $(READY)  ## measure what it takes to add a context to a run that goes on
 	$(BIN)/python benchmarks/growth.py
+
+bench-slurm: $(READY)  ## measure what is added to a job of Slurm (root, with its packages)
+	$(BIN)/python benchmarks/slurm.py
 
 bench-store: $(READY)  ## measure what connections to the key-value store cost
 	$(BIN)/python benchmarks/store.py
