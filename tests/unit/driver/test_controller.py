@@ -406,8 +406,8 @@ def test_a_signal_before_there_is_anything_ends_the_run_at_once() -> None:
     assert run.end == events.EndRun(130, complete=False)
 
 
-def test_a_limit_counts_no_task_that_comes_back() -> None:
-    """The one engine is asked for what waits there when a task for the other makes the number full."""
+def near_its_limit() -> Play:
+    """Let a context lack eight of its twenty tasks, and one of its engines be asked for what waits there."""
     run = Play()
     run.reads(*tasks(*range(12)), ended=False)
     run.happens(context_came(TOKEN, 1, 1, task_limit=20))
@@ -418,6 +418,11 @@ def test_a_limit_counts_no_task_that_comes_back() -> None:
     run.is_ready(1)
     run.ends(1, 11, elapsed=0.001)
     assert run.said_to(0)[-1] == messages.ReturnTasks()
+    return run
+
+
+def test_a_limit_counts_no_task_that_comes_back() -> None:
+    run = near_its_limit()
     (context,) = run.controller.fleet.contexts
     returned = sorted(run.controller.fleet.engines[0].tasks)[1:]
     run.reads(*tasks(*range(12, 40)), ended=False)
@@ -431,15 +436,7 @@ def test_a_limit_counts_no_task_that_comes_back() -> None:
 
 @pytest.mark.parametrize("event", [events.EngineLost(0), messages.EngineLeft(0)])
 def test_an_engine_that_goes_unasked_does_not_keep_a_context_with_its_number(event: events.Event) -> None:
-    run = Play()
-    run.reads(*tasks(*range(12)), ended=False)
-    run.happens(context_came(TOKEN, 1, 1, task_limit=20))
-    run.comes(0)
-    run.comes(1)
-    run.is_ready(0)
-    run.ends(0, 0, elapsed=0.001)
-    run.is_ready(1)
-    run.ends(1, 11, elapsed=0.001)
+    run = near_its_limit()
     run.reads(*tasks(*range(12, 40)), ended=False)
     run.happens(event)
     run.happens(messages.EngineProcessEnded(0, 0, ""))
