@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 ANSWER_PATIENCE = 60.0
 """Seconds that the driver may take to admit a context."""
 
+LAUNCHES = 32
+LAUNCH_PAUSE = 0.1
+"""Engines started at once, and seconds until the next so many are: a thousand ssh at once would hinder one another."""
+
 LAUNCHER_PATIENCE = 12.0
 """Seconds from the first to the second signal for what started engines: to end tasks takes an engine its time."""
 
@@ -58,6 +62,8 @@ class Context:
         self._manager: Manager
         self._offers: tuple[NodeOffer, ...] = ()
         self._nodes: dict[int, NodeOffer] = {}
+        self._to_launch: list[int] = []
+        """Ranks of engines that are still to be started, the first one last."""
         self._launched: dict[int, Launched] = {}
         self._failed = 0
         """How many engines have failed, their start included, while nobody was ending them."""
@@ -125,7 +131,7 @@ class Context:
                 self._fail(message.reason)
         elif isinstance(message, messages.EndContext):
             self._note("told to end by the driver")
-            self._ending = True
+            self._begin_to_end()
             # The others are not hurried: their STOP commands take what they take, and the driver knows of each.
             self._end(message.abandoned)
             self._leave_if_done()
@@ -143,9 +149,16 @@ class Context:
         if sys.stderr.isatty():
             names = ", ".join(offer.name for offer in self._offers)
             tell(f"added {names} to the run; Ctrl-C takes them away again")
-        for rank, offer in self._nodes.items():
-            self._start_engine(offer, rank, admission.label)
+        self._to_launch = sorted(self._nodes, reverse=True)
+        self._start_engines(admission.label)
         self._leave_if_done()
+
+    def _start_engines(self, label: str) -> None:
+        for _ in range(min(LAUNCHES, len(self._to_launch))):
+            rank = self._to_launch.pop()
+            self._start_engine(self._nodes[rank], rank, label)
+        if self._to_launch:
+            self._loop.after(LAUNCH_PAUSE, partial(self._start_engines, label))
 
     def _start_engine(self, offer: NodeOffer, rank: int, label: str) -> None:
         node = offer.name
@@ -197,7 +210,7 @@ class Context:
             tell(f"{self._nodes[rank].name} runs no tasks: {words or f'its engine ended with {return_code}'}")
 
     def _leave_if_done(self) -> None:
-        if self._rank is not None and not self._launched and self._exit_status is None:
+        if self._rank is not None and not (self._launched or self._to_launch) and self._exit_status is None:
             self._mailbox.send(messages.ContextLeft(self._rank))
             self._note("leaving")
             self._exit_status = ExitStatus.FAILED if self._failed == len(self._nodes) else ExitStatus.OK
@@ -216,8 +229,12 @@ class Context:
             self._note("the driver does not answer")
             self._end_all()
 
-    def _end_all(self) -> None:
+    def _begin_to_end(self) -> None:
         self._ending = True
+        self._to_launch.clear()
+
+    def _end_all(self) -> None:
+        self._begin_to_end()
         self._end(tuple(self._launched))
         self._leave_if_done()
 

@@ -324,7 +324,7 @@ def test_help_tells_of_every_option(work: Workplace) -> None:
     assert work.run("--help").stdout == done.stdout
 
 
-@pytest.mark.parametrize("option", ["-w", "--fill", "--no-retire", "--retire-cmd"])
+@pytest.mark.parametrize("option", ["-w", "--no-retire", "--retire-cmd"])
 def test_options_that_are_not_there_yet_are_not_pretended(work: Workplace, option: str) -> None:
     assert work.run("-s", "localhost:1", option, work.write("tasks", "true").name).returncode == 2
 

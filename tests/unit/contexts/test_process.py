@@ -283,6 +283,33 @@ def test_without_a_driver_engines_that_do_not_end_are_killed(bench: Bench, monke
     assert f"engine 4 ended with {-signal.SIGQUIT}" in bench.log
 
 
+def test_many_engines_are_started_a_few_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LAUNCHES", 2)
+    monkeypatch.setattr(process, "LAUNCH_PAUSE", 0.0)
+    counts: list[int] = []
+    start = Context._start_engines
+
+    def noted(context: Context, label: str) -> None:
+        start(context, label)
+        counts.append(len(context._to_launch))
+
+    monkeypatch.setattr(Context, "_start_engines", noted)
+    hosts = tuple(SshNode(f"h{number}", 1) for number in range(5))
+    bench.engines_elsewhere("exit 0")
+    heard = bench.run(admitted(4, 5, 6, 7, 8), hosts=hosts)
+    assert counts == [3, 1, 0]
+    assert sorted(ended(heard)) == [4, 5, 6, 7, 8]
+
+
+def test_engines_that_were_not_started_yet_are_not_when_the_context_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "LAUNCHES", 1)
+    bench.engines_elsewhere("exit 0")
+    heard = bench.run(admitted(4, 5), EndContext(abandoned=(5,)), hosts=(SshNode("h0", 1), SshNode("h1", 1)))
+    assert list(ended(heard)) == [4]
+
+
 def test_a_context_that_loses_its_driver_ends_its_engines(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench.engines_here("exec sleep 60")
     bench.run(admitted(4), lose_driver=True)
