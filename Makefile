@@ -56,5 +56,5 @@ build: $(READY)  ## wheel and source distribution, in dist/
 	$(BIN)/python -m build --no-isolation
 
 clean:  ## remove everything that was made here
-	rm -rf .venv .venv-* build dist demo-run .hypothesis .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf .venv .venv-* build dist demo-run .gridengine .hypothesis .pytest_cache .mypy_cache .ruff_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

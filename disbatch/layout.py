@@ -44,7 +44,12 @@ def cylinders_of(cores: int, cpus_per_task: float | None, tasks_per_node: int | 
     return fitting if tasks_per_node is None else min(fitting, tasks_per_node)
 
 
-def lay_out(nodes: Sequence[Node], cpus_per_task: float | None, tasks_per_node: int | None) -> tuple[NodeOffer, ...]:
+def lay_out(
+    nodes: Sequence[Node],
+    cpus_per_task: float | None,
+    tasks_per_node: int | None,
+    hint: str = "lower -c, or name hosts with more cores",
+) -> tuple[NodeOffer, ...]:
     """Cylinders of each node that has any; raises `ResourceError` when none has.
 
     A cylinder's cores are the whole cores of `cpus_per_task` where that was asked for, else an even share of the
@@ -60,6 +65,6 @@ def lay_out(nodes: Sequence[Node], cpus_per_task: float | None, tasks_per_node: 
         largest = max(node.cores for node in nodes)
         raise ResourceError(
             f"no node has the {cpus_per_task or 1:g} cores that a task needs; the largest has {largest}",
-            "lower -c, or name hosts with more cores",
+            hint,
         )
     return tuple(offers)

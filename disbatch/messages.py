@@ -183,11 +183,15 @@ class ContextFailed:
 @_message
 @record
 class EngineProcessEnded:
-    """The process that a context started for an engine has ended: exit status (-n for signal n), last words."""
+    """The process that a context started for an engine has ended: exit status (-n for signal n), last words.
+
+    `certain`: whether that status tells, if it is none of a signal or of ssh, that nothing of the engine runs any more.
+    """
 
     engine_rank: int
     return_code: int
     last_words: str
+    certain: bool = True
 
 
 @_message

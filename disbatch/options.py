@@ -117,7 +117,7 @@ class ContextOptions:
         group=HOSTS,
         help="in a Slurm job: use all of its cores, although it asked for fewer tasks",
     )
-    label: str | None = _label("SSH0; under Slurm J and the number of the job")
+    label: str | None = _label("SSH0; in a job J and its number")
     ssh_nodes: tuple[tuple[SshNode, ...], ...] = option(
         "-s",
         "--ssh-node",
@@ -127,7 +127,7 @@ class ContextOptions:
         group=HOSTS,
         help="run on N cores of HOST: localhost and this machine directly, others through ssh; may be given several "
         f"times, and as a comma-separated list; needed unless {SSH_NODES_VARIABLE} in the environment is one, or "
-        "there is a Slurm job whose nodes can be taken",
+        "this is a job of Slurm, PBS, LSF or Grid Engine",
     )
     tasks_per_node: int | None = _tasks_per_node(
         "as many as its cores allow; under Slurm as many as that was asked for"

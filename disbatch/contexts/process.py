@@ -65,6 +65,8 @@ class Context:
         self._to_launch: list[int] = []
         """Ranks of engines that are still to be started, the first one last."""
         self._launched: dict[int, Launched] = {}
+        self._uncertain: set[int] = set()
+        """Ranks of engines of which the end of what had started them tells little."""
         self._failed = 0
         """How many engines have failed, their start included, while nobody was ending them."""
         self._rank: int | None = None
@@ -170,6 +172,8 @@ class Context:
         start = self._manager.start(offer, EngineCall(tuple(local), self._files.script, tuple(only_engine)))
         self._note(f"engine {rank} on {node}: {list(start.command)}")
         output = self._files.engine_output(label, node)
+        if not start.status_tells:
+            self._uncertain.add(rank)
         try:
             self._launched[rank] = Launched(start.command, output, environment=start.environment)
         except DisbatchError as error:
@@ -204,7 +208,7 @@ class Context:
 
     def _engine_ended(self, rank: int, return_code: int, words: str) -> None:
         self._note(f"engine {rank} ended with {return_code} {words}")
-        self._mailbox.send(messages.EngineProcessEnded(rank, return_code, words))
+        self._mailbox.send(messages.EngineProcessEnded(rank, return_code, words, rank not in self._uncertain))
         if return_code and not self._ending:
             self._failed += 1
             tell(f"{self._nodes[rank].name} runs no tasks: {words or f'its engine ended with {return_code}'}")

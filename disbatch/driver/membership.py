@@ -322,7 +322,7 @@ class Membership:
         if engine is None:
             return
         # What was started is the keeper, which ends last; only when it was killed itself may something live on.
-        engine.nothing_runs = 0 <= event.return_code < SSH_FAILED
+        engine.nothing_runs = event.certain and 0 <= event.return_code < SSH_FAILED
         if engine.can_hear and event.return_code != SSH_FAILED:
             # srun ends, with 0, when Slurm has lost the node, long before the connection to it does.
             self._do(events.WakeAfter(GOODBYE_PATIENCE, events.EngineOverdue(engine.rank)))

@@ -1,7 +1,7 @@
-"""What a context asks of a resource manager, whichever it is.
+"""What a context asks of a resource manager, whichever it is. docs/how-to/resource-managers.md shows how to write one.
 
 Pure, as the managers are: what they know of the world is in the environment of the context, which comes in as an
-argument.
+argument, and in the answers of `Outside`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from disbatch.records import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from typing import Protocol
 
     from disbatch.messages import NodeOffer
 
     class Manager(Protocol):
-        """Nodes of one allocation, and how engines are started on them."""
+        """Nodes of one allocation, and how engines are started on them.
+
+        A method `give_back` is to come, for nodes whose engines have ended; a manager need not have it, and must not
+        use the name for anything else.
+        """
 
         @property
         def system(self) -> str:
@@ -30,6 +34,14 @@ if TYPE_CHECKING:
         def ends_by(self) -> Sequence[str]:
             """Names of three signals for what has started an engine: to ask it to end, to insist, to be rid of it."""
 
+        @classmethod
+        def found_in(cls, environment: Mapping[str, str]) -> bool:
+            """Whether that is the environment of one of its jobs."""
+
+        @classmethod
+        def made_from(cls, environment: Mapping[str, str], outside: Outside) -> Manager:
+            """Make the manager of the job whose environment this is; raises `ResourceError` for what it cannot read."""
+
         def offers(self, wishes: Wishes) -> tuple[NodeOffer, ...]:
             """Nodes that have cylinders; raises `ResourceError` when none has any."""
 
@@ -37,7 +49,19 @@ if TYPE_CHECKING:
             """What the user has asked of disbatch and, otherwise, of the resource manager: a line each."""
 
         def start(self, offer: NodeOffer, engine: EngineCall) -> Start:
-            """How an engine is started on a node."""
+            """How an engine is started on a node; what is started runs until the engine has ended."""
+
+
+@record
+class Outside:
+    """Questions of a manager to the world."""
+
+    read: Callable[[str, str], str]
+    """Text of a file, given its path and what is in it; raises `ResourceError` when it cannot be read."""
+    has_command: Callable[[str], bool]
+    """Whether a command is on PATH."""
+    names_here: Callable[[Sequence[str]], Collection[str]]
+    """Names of this machine, in lower case, given those of the nodes; it may take seconds."""
 
 
 @record
@@ -57,10 +81,28 @@ class EngineCall:
     script: str
     arguments: tuple[str, ...]
 
+    def in_place(self) -> tuple[str, ...]:
+        """Argument list that starts it on this machine."""
+        return (*self.here, *self.arguments)
+
+    def elsewhere(self) -> tuple[str, ...]:
+        """Argument list that starts it on any machine that shares the files of this one."""
+        return (self.script, "--engine", *self.arguments)
+
+    def line(self) -> str:
+        """The latter for a shell to read."""
+        import shlex  # noqa: PLC0415 - it takes `re`, together 2 ms, which an engine on this machine need not wait for
+
+        return shlex.join(self.elsewhere())
+
 
 @record
 class Start:
-    """A process to start: argument list, and environment where it is not to have that of the context."""
+    """A process to start: argument list, and environment where it is not to have that of the context.
+
+    `status_tells`: whether its end with a status from 0 to 254 means that nothing of the engine runs any more.
+    """
 
     command: tuple[str, ...]
     environment: dict[str, str] | None = None
+    status_tells: bool = True

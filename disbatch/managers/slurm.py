@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from disbatch.managers.base import EngineCall, Wishes
+    from disbatch.managers.base import EngineCall, Outside, Wishes
 
 SRUN_OPTIONS_VARIABLE = "DISBATCH_SLURM_SRUN_OPTIONS_FILE"
 
@@ -165,6 +165,17 @@ class Slurm:
     # To TERM srun answers by killing the ranks at once; INT it passes on.
     ends_by = ("SIGINT", "SIGTERM", "SIGKILL")
 
+    @classmethod
+    def found_in(cls, environment: Mapping[str, str]) -> bool:
+        """See `Manager`."""
+        return bool(job_of(environment))
+
+    @classmethod
+    def made_from(cls, environment: Mapping[str, str], outside: Outside) -> Slurm:
+        """See `Manager`."""
+        path = environment.get(SRUN_OPTIONS_VARIABLE)
+        return cls(environment, outside.read(path, "the options of srun").splitlines() if path else None)
+
     def __init__(self, environment: Mapping[str, str], srun_options: Sequence[str] | None = None) -> None:
         self._job = allocation(environment)
         self._srun_environment = srun_environment(environment, srun_options)
@@ -219,7 +230,7 @@ class Slurm:
         alone = ["--overlap", "--kill-on-bad-exit=0", "--wait=0", "--input=none"]
         without = [word for name in OF_STEP_ALONE for word in ("-u", name)]
         command = ["srun", *size, *alone, "env", *without, engine.script, "--engine", *engine.arguments, PLACE]
-        return Start(tuple(command), self._srun_environment)
+        return Start(tuple(command), self._srun_environment, status_tells=False)
 
 
 def srun_environment(environment: Mapping[str, str], options: Sequence[str] | None) -> dict[str, str]:

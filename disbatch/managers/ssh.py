@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from disbatch import layout
 from disbatch.managers.base import Start
+from disbatch.values import SSH_NODES_VARIABLE, ssh_nodes_of_environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from disbatch.managers.base import EngineCall, Wishes
+    from disbatch.managers.base import EngineCall, Outside, Wishes
     from disbatch.messages import NodeOffer
     from disbatch.values import SshNode
 
@@ -24,6 +25,12 @@ def names_of_this_machine(host_name: str, full_name: str) -> frozenset[str]:
     """Names that mean the machine itself, in lower case, given its host name and its fully qualified one."""
     names = {"localhost", "127.0.0.1", "::1", host_name, host_name.partition(".")[0], full_name}
     return frozenset(name.lower() for name in names)
+
+
+def by_ssh(host: str, engine: EngineCall) -> Start:
+    """Start of an engine through ssh, which joins its arguments with blanks for a shell there to split them again."""
+    # A shell that is not replaced would make an exit status of the signal that has killed what it started.
+    return Start((*SSH_COMMAND, "--", host, f"exec {engine.line()}"))
 
 
 class Ssh:
@@ -40,6 +47,16 @@ class Ssh:
         self._names_here = names_here
         self._here: Collection[str] | None = None
 
+    @classmethod
+    def found_in(cls, environment: Mapping[str, str]) -> bool:
+        """See `Manager`."""
+        return bool(environment.get(SSH_NODES_VARIABLE))
+
+    @classmethod
+    def made_from(cls, environment: Mapping[str, str], outside: Outside) -> Ssh:
+        """See `Manager`. Raises `UsageError` when the environment names no hosts, or not in the right form."""
+        return cls(ssh_nodes_of_environment(environment), outside.names_here)
+
     def offers(self, wishes: Wishes) -> tuple[NodeOffer, ...]:
         """See `Manager`."""
         return layout.lay_out(self._nodes, wishes.cpus_per_task, wishes.tasks_per_node)
@@ -49,13 +66,9 @@ class Ssh:
         return []
 
     def start(self, offer: NodeOffer, engine: EngineCall) -> Start:
-        """See `Manager`. ssh joins its arguments with blanks and a shell there splits them again, hence the quoting."""
+        """See `Manager`."""
         if self._here is None:
             self._here = self._names_here([node.name for node in self._nodes])
         if offer.name.lower() in self._here:
-            return Start((*engine.here, *engine.arguments))
-        import shlex  # noqa: PLC0415 - it takes `re`, together 2 ms, which an engine on this machine need not wait for
-
-        # A shell that is not replaced would make an exit status of the signal that has killed what it started.
-        there = f"exec {shlex.join([engine.script, '--engine', *engine.arguments])}"
-        return Start((*SSH_COMMAND, "--", offer.name, there))
+            return Start(engine.in_place())
+        return by_ssh(offer.name, engine)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.support import Workplace
+from tests.gridengine import GridEngineCell, why_no_grid_engine
 from tests.hosts import Hosts, LoopbackSshd, not_here, why_no_hosts, why_no_sshd
 from tests.slurm import Cluster, why_no_cluster
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before any fixture of a test marked `ssh` or `slurm`: end it here when the machine cannot have what it needs."""
-    for marker, why_not in (("ssh", why_no_hosts), ("slurm", why_no_cluster)):
+    """Before any fixture of a test that is marked: end it here when the machine cannot have what it needs."""
+    for marker, why_not in (("ssh", why_no_hosts), ("slurm", why_no_cluster), ("gridengine", why_no_grid_engine)):
         if item.get_closest_marker(marker) and (reason := why_not()):
             not_here(reason)
 
@@ -54,6 +55,21 @@ def cluster(session_cluster: Cluster) -> Iterator[Cluster]:
     yield session_cluster
     left = session_cluster.reset()
     assert not left, f"jobs that were there still, and are cancelled now: {left}"
+
+
+@pytest.fixture(scope="session")
+def session_grid_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GridEngineCell]:
+    """A Grid Engine of two nodes, up for the whole test run; tests take it through `grid_engine`."""
+    with GridEngineCell(tmp_path_factory.mktemp("gridengine")) as cell:
+        yield cell
+
+
+@pytest.fixture
+def grid_engine(session_grid_engine: GridEngineCell) -> Iterator[GridEngineCell]:
+    """A Grid Engine without a trace of the tests before; whatever a test is about, it fails when it leaves a job."""
+    yield session_grid_engine
+    left = session_grid_engine.reset()
+    assert not left, f"jobs that were there still, and are ended now: {left}"
 
 
 @pytest.fixture(scope="session")

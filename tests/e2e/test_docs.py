@@ -2,7 +2,7 @@
 
 Blocks marked `bash` and `python` are run, those of a page in their order and in one directory; what a block marked
 `text` behind one holds is what it prints, with `...` for anything. Blocks marked `sh` need what is not here, and
-are not run.
+are not run; nor are those marked `toml`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def steps(page: str) -> list[tuple[str, str | None]]:
     """Commands of each block that is run, and what it prints where the page says so."""
     found: list[tuple[str, str | None]] = []
     for kind, text in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
-        assert kind in {"bash", "python", "text", "sh"}, f"{page} has a block of unknown kind {kind}"
+        assert kind in {"bash", "python", "text", "sh", "toml"}, f"{page} has a block of unknown kind {kind}"
         if kind == "bash":
             found.append((text, None))
         elif kind == "python":

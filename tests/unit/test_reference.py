@@ -16,7 +16,7 @@ from disbatch.options import ContextRoleOptions, DriverOptions
 from disbatch.runfiles import RunFiles, beginning_name, set_aside_name
 from disbatch.statusfile import HEADER
 from disbatch.tasks import Task
-from disbatch.values import SSH_NODES_VARIABLE
+from disbatch.values import CONTEXT_VARIABLE, SSH_NODES_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -67,7 +67,8 @@ def test_every_variable_has_its_line() -> None:
     )  # fmt: skip
     of_task = TaskEnvironment({}, settings, 0).of_task(Task(0, 1, -1, b"true"), 0)
     page = text_of("environment.md")
-    for variable in (*map(bytes.decode, of_task), SSH_NODES_VARIABLE, SECRET_VARIABLE, HOST_VARIABLE, PORT_VARIABLE):
+    for_disbatch = (SSH_NODES_VARIABLE, CONTEXT_VARIABLE, SECRET_VARIABLE, HOST_VARIABLE, PORT_VARIABLE)
+    for variable in (*map(bytes.decode, of_task), *for_disbatch):
         assert f"`{variable}`" in page
 
 

@@ -564,3 +564,13 @@ def test_a_connection_of_ssh_that_has_ended_says_nothing_of_its_engine() -> None
     run = play(*tasks(0), cylinders=[1])
     run.happens(messages.EngineProcessEnded(0, 255, "Connection closed"))
     assert overdue(run) == []
+
+
+def test_where_a_status_tells_nothing_tasks_of_a_lost_engine_wait_before_they_run_again() -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1])
+    run.happens(messages.EngineProcessEnded(0, 0, "", certain=False))
+    run.happens(events.EngineLost(0))
+    run.ends(1, 1)
+    assert run.given[1] == [1]
+    run.happens(events.TasksCouldBeGivenBack(0))
+    assert run.given[1] == [1, 0]

@@ -9,6 +9,7 @@ from disbatch.managers.base import EngineCall, Wishes
 from disbatch.managers.ssh import SSH_COMMAND, Ssh, names_of_this_machine
 from disbatch.messages import NodeOffer
 from disbatch.values import SshNode
+from tests.unit.managers.outside import world
 
 HERE = frozenset({"localhost", "me"})
 NASTY = ["plain", "two words", "it's", '"quoted"', "line\nend", "$HOME", "`date`", "a\\b", "*", "~", "", "-x"]
@@ -85,3 +86,12 @@ def test_hosts_are_laid_out_as_the_user_wishes() -> None:
         manager.offers(Wishes(9.0))
     assert manager.conflicts(Wishes(2.0, 2, fill=True)) == []
     assert (manager.system, manager.label) == ("SSH", "")
+
+
+def test_hosts_of_the_environment_are_those_of_a_list() -> None:
+    environment = {"DISBATCH_SSH_NODELIST": "a:3,me:1"}
+    assert Ssh.found_in(environment)
+    assert not Ssh.found_in({"DISBATCH_SSH_NODELIST": ""})
+    manager = Ssh.made_from(environment, world(names=HERE))
+    assert manager.offers(Wishes()) == (NodeOffer("a", 3, 1), NodeOffer("me", 1, 1))
+    assert manager.start(NodeOffer("me", 1, 1), EngineCall(("python",), "script", ())).command == ("python",)
