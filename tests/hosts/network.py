@@ -44,12 +44,17 @@ class Switch:
         self._ports = 0
         self.ip("link add bridge0 type bridge", "link set bridge0 up")
 
-    def plug(self, cell: Cell) -> str:
-        """Lay a cable between the switch and a new `eth0` of `cell`; return the port's name."""
+    def plug(self, cell: Cell, address: str) -> str:
+        """Lay a cable between the switch and a new `eth0` of `cell`; return the port's name.
+
+        The hardware's address is made of the IPv4 `address`: a computer that comes back after a power failure has the
+        one by which others still know it.
+        """
         self._ports += 1
         port = f"port{self._ports}"
+        hardware = ":".join(["02", "00", *(f"{int(part):02x}" for part in address.split("."))])
         self.ip(
-            f"link add {port} type veth peer name eth0 netns {cell.pid}",
+            f"link add {port} type veth peer name eth0 address {hardware} netns {cell.pid}",
             f"link set {port} master bridge0 up",
         )
         return port
@@ -78,7 +83,7 @@ class Computer:
         """Its servers' configuration and logs, for a look after a failure."""
         self._cell = cell
         self._switch = switch
-        self._port = switch.plug(cell)
+        self._port = switch.plug(cell, address)
         _configure(
             cell,
             [sshd.tool("ip"), "-batch", "-"],
