@@ -98,7 +98,7 @@ def test_help_stands_under_its_headings_in_their_order_by_long_names() -> None:
     shown = parser(ORDER, "order").format_help()
     names = (
         *("usage: order [option ...]", "Order a dish."),
-        *(f"{FOOD}:", "  dish", "--portions N", "-s ", "--wine"),
+        *(f"{FOOD}:", "  dish", "--portions N", "--sauce NAME", "--wine"),
         *(f"{SERVICE}:", "-h, --help", "--version", "--size", "-w, --warm", "Enjoy."),
     )
     places = [shown.index(name) for name in names]
