@@ -90,6 +90,17 @@ def _label(default: str) -> Any:  # noqa: ANN401 - as `option`
     )
 
 
+def _log_level(default: str) -> Any:  # noqa: ANN401 - as `option`
+    return option(
+        "--loglevel",
+        default="INFO",
+        convert=log_level,
+        choices=LOG_LEVELS,
+        group=FILES,
+        help=f"how much goes into the logs (default: {default})",
+    )
+
+
 @record
 class ContextOptions:
     """What a user may ask of a context; the driver hands its own on to each context that is not told otherwise."""
@@ -220,14 +231,7 @@ class DriverOptions(ContextOptions):
         path=True,
         help="the driver's log (default: with the other files of the run, its name ending in _driver.log)",
     )
-    log_level: str = option(
-        "--loglevel",
-        default="INFO",
-        convert=log_level,
-        choices=LOG_LEVELS,
-        group=FILES,
-        help="how much goes into the logs (default: INFO)",
-    )
+    log_level: str = _log_level("INFO")
     mail_frequency: int | None = option(
         "--mailFreq",
         metavar="N",
@@ -300,14 +304,7 @@ class JoinOptions:
     kvs: Address = option(
         "--kvs", metavar="HOST:PORT", convert=address, default=Address("", 0), group=OTHER, help="", hidden=True
     )
-    log_level: str = option(
-        "--loglevel",
-        default="INFO",
-        convert=log_level,
-        choices=LOG_LEVELS,
-        group=FILES,
-        help="how much goes into the logs (default: what the run was started with)",
-    )
+    log_level: str = _log_level("what the run was started with")
 
 
 @record
