@@ -156,7 +156,8 @@ class ContextCame:
 
     `label` is empty where the user gave none; `version` is that of its disbatch; `environment_resources` are the names
     of variables whose elements its engines share out to their cylinders; `task_limit` is how many tasks it is to be
-    given at most, 0 for any number.
+    given at most, 0 for any number. `retires`: whether it gives back nodes whose engines have ended, so that an engine
+    that nothing is left for had better end.
     """
 
     token: str
@@ -168,6 +169,7 @@ class ContextCame:
     nodes: tuple[NodeOffer, ...]
     environment_resources: tuple[str, ...]
     task_limit: int
+    retires: bool = False
 
 
 @_message

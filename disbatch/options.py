@@ -129,6 +129,20 @@ class ContextOptions:
         help="in a Slurm job: use all of its cores, although it asked for fewer tasks",
     )
     label: str | None = _label("SSH0; in a job J and its number")
+    no_retire: bool = option(
+        "--no-retire",
+        default=False,
+        group=HOSTS,
+        help="keep the nodes of a job until the run ends, also those that it has no more tasks for",
+    )
+    retire_command: str | None = option(
+        "--retire-cmd",
+        metavar="COMMAND",
+        convert=path,
+        group=HOSTS,
+        help="shell command that gives nodes back that are needed no longer: $NODES, while $ACTIVE are in use "
+        "(default: under Slurm scontrol, elsewhere none)",
+    )
     ssh_nodes: tuple[tuple[SshNode, ...], ...] = option(
         "-s",
         "--ssh-node",
@@ -396,6 +410,7 @@ def parse_context(arguments: Sequence[str], program: str) -> ContextRoleOptions:
         raise UsageError(
             f"argument --stop: {options.stop[0]!r} cannot be stopped", "write --stop context NAME or --stop engine NAME"
         )
+    _check_retirement(options)
     if options.now and not options.stop:
         raise UsageError("--now needs --stop", "name what is to be stopped")
     if not options.run:
@@ -418,12 +433,25 @@ def check_driver(options: DriverOptions) -> None:
         raise UsageError("a taskfile, --taskcommand and --taskserver exclude one another", "leave out all but one")
     if options.startup_only and options.ssh_nodes:
         raise UsageError("-S begins without hosts, and -s names some", "leave out one of the two")
+    if options.startup_only and options.retire_command is not None:
+        raise UsageError(
+            "-S begins without hosts, and --retire-cmd gives some back",
+            "give --retire-cmd to the script that adds them",
+        )
+    _check_retirement(options)
     if options.mail_frequency is not None and options.mail_to is None:
         raise UsageError("--mailFreq needs --mailTo ADDR", "name the address that mails go to")
     if not options.resume_from:
         for given, flag in ((options.retry, "-R"), (options.force_resume, "--force-resume")):
             if given:
                 raise UsageError(f"{flag} needs -r STATUSFILE", "name the status file of the run to resume")
+
+
+def _check_retirement(options: ContextOptions) -> None:
+    if options.retire_command is not None and options.ssh_nodes:
+        raise UsageError(
+            "--retire-cmd gives back nodes of a job, and -s names hosts instead", "leave out one of the two"
+        )
 
 
 def resume_command(program: Sequence[str], arguments: Sequence[str], status_file: str, *, retry: bool = False) -> str:

@@ -71,6 +71,10 @@ class RunFiles:
         """An engine's log."""
         return f"{self.unique_id}_{file_name(label)}_{file_name(node)}_engine_{rank}.log"
 
+    def retire_output(self, label: str) -> str:
+        """What the command prints that gives nodes of a context back."""
+        return f"{self.unique_id}_{file_name(label)}_retire_wrap.log"
+
     def engine_output(self, label: str, node: str) -> str:
         """What the process prints that starts an engine (ssh, or the engine itself)."""
         return f"{self.unique_id}_{file_name(label)}_{file_name(node)}_engine_wrap.log"

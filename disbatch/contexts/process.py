@@ -13,9 +13,11 @@ from functools import partial
 
 from disbatch import __version__, messages, options
 from disbatch.arguments import arguments_for
+from disbatch.contexts.retirement import Retirement
 from disbatch.errors import DisbatchError, DriverUnreachableError, ExitStatus
 from disbatch.eventloop import EventLoop
 from disbatch.joining import connect, open_log
+from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.launching import Launched, disbatch_command
 from disbatch.mailbox import Mailbox
 from disbatch.managers.base import EngineCall, Wishes
@@ -46,6 +48,9 @@ LAUNCHER_PATIENCE = 12.0
 DRIVER_PATIENCE = 5.0
 """Seconds until a context that was told to end, and told the driver so, ends its engines itself."""
 
+RETIRE_PAUSE = 10.0
+"""Seconds that nodes which are needed no longer are collected before they are given back together."""
+
 KILL_PATIENCE = 6.0
 """Seconds from the second, on which a keeper kills its engine and all that this started, to the last."""
 
@@ -70,7 +75,13 @@ class Context:
         self._failed = 0
         """How many engines have failed, their start included, while nobody was ending them."""
         self._rank: int | None = None
+        self._label = ""
         self._exit_status: int | None = None
+        self._retirement: Retirement | None = None
+        self._retire_command = ""
+        self._retire_is_planned = False
+        self._retiring: Launched | None = None
+        """The command that is giving nodes back."""
         self._ending = False
         """Whether what was started is to end: a failure is no news then."""
         self._mailbox = Mailbox(
@@ -101,6 +112,7 @@ class Context:
                 nodes=self._offers,
                 environment_resources=self._asked.environment_resources,
                 task_limit=self._asked.task_limit,
+                retires=bool(self._retire_command),
             )
         )
         if self._asked.gpu:
@@ -118,6 +130,8 @@ class Context:
         wishes = Wishes(self._asked.cpus_per_task, self._asked.tasks_per_node, self._asked.fill)
         for conflict in self._manager.conflicts(wishes):
             tell(conflict)
+        if not self._asked.no_retire:
+            self._retire_command = self._asked.retire_command or str(getattr(self._manager, "give_back", ""))
         return self._manager.offers(wishes)
 
     # What comes from the driver.
@@ -139,31 +153,35 @@ class Context:
             self._leave_if_done()
 
     def _be_admitted(self, admission: messages.ContextAdmitted) -> None:
-        self._rank = admission.context_rank
+        self._rank, self._label = admission.context_rank, admission.label
         try:
-            self._log = open_log(self._files.context_log(admission.label), self._asked.log_level)
+            self._log = open_log(self._files.context_log(self._label), self._asked.log_level)
         except DisbatchError as error:
             self._mailbox.send(messages.ContextFailed(self._token, error.message, error.hint))
             self._mailbox.close()
             raise
-        self._note(f"context {self._rank}, label {admission.label}, pid {os.getpid()}, version {__version__}")
+        self._note(f"context {self._rank}, label {self._label}, pid {os.getpid()}, version {__version__}")
         self._nodes = dict(zip(admission.engine_ranks, self._offers, strict=True))
+        names = [offer.name for offer in self._offers]
         if sys.stderr.isatty():
-            names = ", ".join(offer.name for offer in self._offers)
-            tell(f"added {names} to the run; Ctrl-C takes them away again")
+            tell(f"added {', '.join(names)} to the run; Ctrl-C takes them away again")
+        if self._retire_command:
+            here = _names_of_this_machine(names)
+            own = next((name for name in names if name.lower() in here), "")
+            self._retirement = Retirement(names, own, last_too=self._asked.retire_command is not None)
         self._to_launch = sorted(self._nodes, reverse=True)
-        self._start_engines(admission.label)
+        self._start_engines()
         self._leave_if_done()
 
-    def _start_engines(self, label: str) -> None:
+    def _start_engines(self) -> None:
         for _ in range(min(LAUNCHES, len(self._to_launch))):
             rank = self._to_launch.pop()
-            self._start_engine(self._nodes[rank], rank, label)
+            self._start_engine(self._nodes[rank], rank)
         if self._to_launch:
-            self._loop.after(LAUNCH_PAUSE, partial(self._start_engines, label))
+            self._loop.after(LAUNCH_PAUSE, self._start_engines)
 
-    def _start_engine(self, offer: NodeOffer, rank: int, label: str) -> None:
-        node = offer.name
+    def _start_engine(self, offer: NodeOffer, rank: int) -> None:
+        node, label = offer.name, self._label
         joining = options.JoinOptions(self._asked.run, self._asked.kvs, self._asked.log_level)
         engine = options.EngineRoleOptions(joining.run, joining.kvs, joining.log_level, label, node, rank)
         # The script names the run itself; what runs here directly has to be told.
@@ -197,6 +215,7 @@ class Context:
         self._loop.after(DRIVER_PATIENCE, self._end_without_driver)
 
     def _reap(self) -> None:
+        self._reap_retire_command()
         for rank, launched in list(self._launched.items()):
             return_code = launched.return_code()
             if return_code is not None:
@@ -212,12 +231,55 @@ class Context:
         if return_code and not self._ending:
             self._failed += 1
             tell(f"{self._nodes[rank].name} runs no tasks: {words or f'its engine ended with {return_code}'}")
+        if self._retirement is not None:
+            self._retirement.add(self._nodes[rank].name, return_code)
+            self._plan_to_retire()
 
     def _leave_if_done(self) -> None:
-        if self._rank is not None and not (self._launched or self._to_launch) and self._exit_status is None:
+        # A run that ends does not wait for nodes to be given back: its jobs are about to end.
+        busy = self._launched or self._to_launch or (self._has_nodes_to_give_back and not self._ending)
+        if self._rank is not None and not busy and self._exit_status is None:
+            if self._retiring is not None:
+                self._retiring.signal(signal.SIGTERM)
+                self._retiring.clear_away()
             self._mailbox.send(messages.ContextLeft(self._rank))
             self._note("leaving")
             self._exit_status = ExitStatus.FAILED if self._failed == len(self._nodes) else ExitStatus.OK
+
+    # Giving nodes back.
+
+    @property
+    def _has_nodes_to_give_back(self) -> bool:
+        return self._retiring is not None or (self._retirement is not None and self._retirement.is_due)
+
+    def _plan_to_retire(self) -> None:
+        if not self._retire_is_planned:
+            self._retire_is_planned = True
+            self._loop.after(RETIRE_PAUSE, self._retire)
+
+    def _retire(self) -> None:
+        """Give back what is needed no longer."""
+        self._retire_is_planned = False
+        if self._retiring is not None:
+            self._plan_to_retire()
+        elif self._retirement is not None and self._retirement.is_due:
+            variables = self._retirement.take()
+            kept = {name: value for name, value in os.environ.items() if name not in (SECRET_VARIABLE, "DRIVER_NODE")}
+            self._note(f"giving back {variables['NODES']}; in use: {variables['ACTIVE'] or 'none'}")
+            try:
+                command = ("/bin/bash", "-c", self._retire_command)
+                self._retiring = Launched(
+                    command, self._files.retire_output(self._label), environment={**kept, **variables}
+                )
+            except DisbatchError as error:
+                self._note(f"cannot give nodes back: {error}")
+        self._leave_if_done()
+
+    def _reap_retire_command(self) -> None:
+        if self._retiring is not None and (return_code := self._retiring.return_code()) is not None:
+            self._note(f"the command that gives nodes back ended with {return_code} {self._retiring.last_words()}")
+            self._retiring.clear_away()
+            self._retiring = None
 
     # Ending what was started.
 

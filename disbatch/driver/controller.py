@@ -185,8 +185,11 @@ class Controller:
         if self.phase is RunPhase.WORKING:
             self._read_ahead()
             self._recall_held_tasks()
-            if self._list_ended and not self._backlog and not self._outstanding:
-                self._finish()
+            if self._list_ended and not self._backlog:
+                if self._outstanding:
+                    self._membership.retire_idle()
+                else:
+                    self._finish()
             elif self._membership.is_forsaken:
                 if self._membership.may_wait:
                     self._membership.wait()

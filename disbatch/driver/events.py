@@ -32,6 +32,7 @@ class Settings:
     task_source: str
     directory: bytes
     script: str
+    host: str
     startup_only: bool = False
     exit_code: bool = False
     fail_fast: bool = False

@@ -54,6 +54,7 @@ class Engine:
     `tasks` are the ids of those it has been given and not reported; those of them in `lingering` need no cylinder any
     more, only their reports are still to come. `average` is of what its tasks took (s), infinite at first.
     `recalled` while it is asked for the tasks that wait there; `paused` when its context must not be given any more;
+    `retires`: whether it ends, and its node is given back, as soon as nothing is left for it.
     `nothing_runs` when all of its processes have ended for
     sure, although what it has said may not have been heard to its end. `assigned`, `finished` and `failed` count tasks;
     `host` and `pid` are what it says of itself, `came` and `heard` when it did so first and last (seconds since the
@@ -72,6 +73,7 @@ class Engine:
         self.average = math.inf
         self.recalled = False
         self.paused = False
+        self.retires = False
         self.nothing_runs = False
         self.assigned = 0
         self.finished = 0
@@ -130,6 +132,7 @@ class Context:
         self.token = came.token
         self.environment_resources = came.environment_resources
         self.task_limit = came.task_limit
+        self.retires = came.retires
         self.system = came.system
         self.host = came.host
         self.pid = came.pid
@@ -181,6 +184,7 @@ class Fleet:
         self._with_room = _Turns()
         self._may_hold = _Turns()
         self._holding: dict[int, Engine] = {}
+        self._idle: dict[int, Engine] = {}
 
     def admit_context(self, came: ContextCame) -> Context:
         """Take a context in, with an expected engine for each node that it offers."""
@@ -227,6 +231,7 @@ class Fleet:
         if engine.stage is EngineStage.SERVING:
             self.cylinders -= engine.cylinders
             self._holding.pop(engine.rank, None)
+            self._idle.pop(engine.rank, None)
         engine.stage = stage
 
     def place_for_task(self, *, may_wait: bool) -> Engine | None:
@@ -307,6 +312,15 @@ class Fleet:
             self._holding[engine.rank] = engine
         else:
             self._holding.pop(engine.rank, None)
+        if engine.retires:
+            if engine.tasks or engine.stage is not EngineStage.SERVING:
+                self._idle.pop(engine.rank, None)
+            else:
+                self._idle[engine.rank] = engine
+
+    def idle(self) -> list[Engine]:
+        """Engines that take tasks, have none, and retire when there are no more."""
+        return list(self._idle.values())
 
     def to_recall(self) -> list[Engine]:
         """Engines whose waiting tasks could start elsewhere at once, and which were not asked for them yet."""

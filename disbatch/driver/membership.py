@@ -113,6 +113,12 @@ class Membership:
             self._told_to_add = True
             self._tell(f"the run waits for resources; {shell_word(self._settings.script)} -s HOST:N adds some")
 
+    def retire_idle(self) -> None:
+        """Let engines end that have nothing to do, where that is worth it, because no more is to come."""
+        for engine in self._fleet.idle():
+            self._note(f"nothing is left for engine {engine.rank} on {engine.node}, it retires")
+            self._send_away(engine, messages.FinishEngine())
+
     def dismiss(self, context: Context) -> None:
         """Let a context finish what its engines have, and give them nothing more."""
         self._note(f"context {context.label} was given its {context.task_limit} tasks and is let go")
@@ -276,6 +282,8 @@ class Membership:
             return
         self._fleet.move(engine, EngineStage.WAITING)
         engine.host, engine.pid = event.host, event.pid
+        # The node of the driver cannot be given back; what others lose can still run there.
+        engine.retires = self._fleet.contexts[engine.context_rank].retires and event.host != self._settings.host
         if self._per_engine_tasks is not None:
             self._admit_engine(engine, self._per_engine_tasks)
 

@@ -192,6 +192,7 @@ def _settings(asked: DriverOptions, files: RunFiles) -> Settings:
         task_source=runfiles.task_source_name(asked.task_file),
         directory=os.getcwdb(),
         script=files.script,
+        host=os.uname().nodename,
         startup_only=asked.startup_only,
         exit_code=asked.exit_code,
         fail_fast=asked.fail_fast,
@@ -216,6 +217,8 @@ def _own_context(asked: DriverOptions, beginning: Beginning) -> OwnContext:
         label=asked.label,
         ssh_nodes=asked.ssh_nodes,
         fill=asked.fill,
+        no_retire=asked.no_retire,
+        retire_command=asked.retire_command,
         tasks_per_node=asked.tasks_per_node,
         environment_resources=asked.environment_resources,
     )

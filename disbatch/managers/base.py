@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     class Manager(Protocol):
         """Nodes of one allocation, and how engines are started on them.
 
-        A method `give_back` is to come, for nodes whose engines have ended; a manager need not have it, and must not
-        use the name for anything else.
+        A manager may have a `give_back` too: a shell command that gives back nodes whose engines have ended, see
+        `contexts.retirement` for what it finds in its environment. Without one, or with an empty one, nodes are kept.
         """
 
         @property

@@ -28,6 +28,13 @@ SRUN_DEFAULTS = {"SLURM_CPU_BIND": "cores", "SLURM_MPI_TYPE": "none"}
 OF_STEP_ALONE = ("SLURM_CPU_BIND", "SLURM_CPU_BIND_LIST", "SLURM_CPU_BIND_TYPE", "SLURM_CPU_BIND_VERBOSE")
 """What srun tells a step of its binding. A task that calls srun would hand it on, in a form that srun may not read."""
 
+GIVE_BACK = 'env -u SLURM_JOBID scontrol update JobId="$SLURM_JOBID" NodeList="${DRIVER_NODE:+$DRIVER_NODE,}$ACTIVE"'
+"""Shrinks the job to the nodes that it needs.
+
+With SLURM_JOBID in its environment scontrol would leave scripts behind that tell a shell of it. A job that has shrunk
+can do so again when Slurm's accounting has taken note, for which scontrol waits 3 s; without accounting it never can.
+"""
+
 PLACE = "--place-variable=SLURM_LOCALID"
 """What an engine's processes are told by which of them is which."""
 
@@ -164,6 +171,7 @@ class Slurm:
     system = "Slurm"
     # To TERM srun answers by killing the ranks at once; INT it passes on.
     ends_by = ("SIGINT", "SIGTERM", "SIGKILL")
+    give_back = GIVE_BACK
 
     @classmethod
     def found_in(cls, environment: Mapping[str, str]) -> bool:

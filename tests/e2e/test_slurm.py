@@ -77,6 +77,10 @@ class Site:
             print(self.output(job))
         return state
 
+    def nodes(self, job: int) -> str:
+        """Node list of a job that runs."""
+        return self.cluster.ask("squeue", "--noheader", "--format=%N", f"--jobs={job}").strip()
+
     def output(self, job: int | str) -> str:
         return self.work.text(f"slurm-{job}.out")
 
@@ -251,3 +255,45 @@ def test_a_driver_whose_allocation_is_revoked_ends_and_says_so(site: Site) -> No
         _, said = run.communicate(timeout=2 * PATIENCE)
     assert "to go on where this run left off: disbatch -p run tasks -r run_status.txt" in said
     site.work.await_silence(PATIENCE)
+
+
+# Nodes that are given back
+
+
+def test_nodes_that_nothing_is_left_for_are_given_back_while_others_work(site: Site) -> None:
+    wait = "case $(hostname) in n[23]) until [ -e go.$(hostname) ]; do sleep 0.05; done;; esac; srun -n1 hostname"
+    site.work.write("tasks", *[MEET.format(4, wait)] * 4)
+    job = site.submit("-N", "4", "-n", "4", "disbatch", "tasks")
+    eventually(lambda: site.nodes(job) == "n[1-3]", "n4 given back", PATIENCE)
+    # Without accounting Slurm takes a second request for a mistake: that is between it and the log.
+    site.work.write("go.n3")
+    (log,) = site.work.directory.glob("*_J*.context.log")
+    eventually(lambda: "gives nodes back ended with 1" in log.read_text(), "the second try", PATIENCE)
+    site.work.write("go.n2")
+    assert site.ends(job) == "COMPLETED"
+    assert [line.return_code for line in site.work.status()] == [0] * 4
+    assert "4 tasks finished" in site.output(job)
+    assert len(site.output(job).splitlines()) == 1
+    assert not list(site.work.directory.glob("*resize*"))
+
+
+def test_a_job_that_nothing_is_left_for_ends_while_others_work(site: Site) -> None:
+    site.work.write("tasks", *[MEET.format(2, "[ $(hostname) != n1 ] || until [ -e go ]; do sleep 0.05; done")] * 2)
+    with site.started("disbatch", "-S", "tasks") as run:
+        works = site.submit("-n", "1", "-w", "n1", f"./{site.script().name}")
+        idle = site.submit("-n", "1", "-w", "n2", f"./{site.script().name}")
+        assert site.ends(idle) == "COMPLETED"
+        site.work.write("go")
+        assert run.wait(PATIENCE) == 0
+    assert site.ends(works) == "COMPLETED"
+
+
+def test_nodes_are_kept_or_given_back_by_a_command_as_the_user_wants(site: Site) -> None:
+    site.work.write("tasks", *[MEET.format(2, "[ $(hostname) != n1 ] || until [ -s freed ]; do sleep 0.05; done")] * 2)
+    command = "echo $NODES $ACTIVE $SLURM_JOBID >> freed"
+    done = site.run("salloc", "-N", "2", "-n", "2", "disbatch", "--retire-cmd", command, "tasks")
+    assert done.returncode == 0, done.stderr
+    assert site.work.text("freed").split()[:2] == ["n2", "n1"]
+    done = site.run("salloc", "-N", "2", "-n", "2", "disbatch", "--no-retire", "--retire-cmd", command, "tasks")
+    assert done.returncode == 0, done.stderr
+    assert len(site.work.text("freed").splitlines()) == 1

@@ -77,7 +77,7 @@ def test_where_no_path_goes_none_is_offered(complete: Complete, before: str) -> 
 
 def test_a_script_that_adds_hosts_is_completed_with_its_own_options(complete: Complete) -> None:
     assert complete("./run_dbUtil.sh --l", "--context", "--run=r") == ["--label", "--loglevel"]
-    assert complete("./run_dbUtil.sh --r", "--context", "--run=r") == []
+    assert complete("./run_dbUtil.sh --r", "--context", "--run=r") == ["--retire-cmd"]
 
 
 def test_zsh_is_not_given_what_it_would_spoil(

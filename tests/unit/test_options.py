@@ -75,6 +75,8 @@ CONTEXT_OPTIONS: list[tuple[list[str], str, object]] = [
     (["-E", "GPUS"], "environment_resources", ("GPUS",)),
     (["--env-resource", "A", "-E", "B"], "environment_resources", ("A", "B")),
     (["--fill"], "fill", True),
+    (["--no-retire"], "no_retire", True),
+    (["--retire-cmd", "free $NODES"], "retire_command", "free $NODES"),
 ]
 DRIVER_OPTIONS: list[tuple[list[str], str, object]] = [
     *CONTEXT_OPTIONS,
@@ -309,6 +311,18 @@ def test_options_of_a_resume_need_one() -> None:
         check_driver(replace(TASKS, retry=True))
     with pytest.raises(UsageError, match="--force-resume needs -r STATUSFILE"):
         check_driver(replace(TASKS, force_resume=True))
+
+
+def test_a_command_that_gives_nodes_back_is_for_those_of_a_job() -> None:
+    hosts = ((SshNode("a", 1),),)
+    check_driver(replace(TASKS, retire_command="free"))
+    check_driver(replace(TASKS, no_retire=True, ssh_nodes=hosts))
+    with pytest.raises(UsageError, match="--retire-cmd gives back nodes of a job, and -s names hosts instead"):
+        check_driver(replace(TASKS, retire_command="free", ssh_nodes=hosts))
+    with pytest.raises(UsageError, match="-S begins without hosts, and --retire-cmd gives some back"):
+        check_driver(replace(TASKS, retire_command="free", startup_only=True))
+    with pytest.raises(UsageError, match="--retire-cmd gives back nodes of a job, and -s names hosts instead"):
+        parse_context(["--run=r", "--retire-cmd=free", "-s", "a:1"], "script")
 
 
 def test_a_frequency_of_mails_needs_an_address() -> None:

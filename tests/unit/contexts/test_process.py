@@ -73,6 +73,8 @@ class Bench:
         label: str | None = None,
         cpus_per_task: float | None = None,
         token: str = "",
+        retire_command: str | None = None,
+        no_retire: bool = False,
         lose_driver: bool = False,
     ) -> list[Message]:
         """Let the context run to its end; what it tells the driver."""
@@ -86,6 +88,8 @@ class Bench:
             token=token,
             label=label,
             cpus_per_task=cpus_per_task,
+            retire_command=retire_command,
+            no_retire=no_retire,
             ssh_nodes=(hosts,),
         )
         self.exit_status = Context(asked, self.loop).run()
@@ -289,8 +293,8 @@ def test_many_engines_are_started_a_few_at_a_time(bench: Bench, monkeypatch: pyt
     counts: list[int] = []
     start = Context._start_engines
 
-    def noted(context: Context, label: str) -> None:
-        start(context, label)
+    def noted(context: Context) -> None:
+        start(context)
         counts.append(len(context._to_launch))
 
     monkeypatch.setattr(Context, "_start_engines", noted)
@@ -458,3 +462,84 @@ def test_a_driver_out_of_reach_whose_run_goes_on_is_an_error(tmp_path: Path, mon
     (tmp_path / "run_kvsinfo.txt").write_text("driver:4711\n")
     with pytest.raises(DriverUnreachableError):
         process.main([f"--run={tmp_path}/run", "-s", "a:1"], "dbUtil.sh")
+
+
+# Giving nodes back
+
+SHOW_RETIRED = 'echo "$NODES|$RETCODES|$ACTIVE|$RETIRED|$DRIVER_NODE|$KVSSTCP_SECRET" >> retired'
+THREE_HOSTS = (SshNode("h1", 1), SshNode("h2", 1), SshNode("h3", 1))
+
+
+@pytest.fixture
+def retired(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """File with a line for each time that nodes were given back; the pause before that is short."""
+    monkeypatch.chdir(bench.folder)
+    monkeypatch.setenv("KVSSTCP_SECRET", "hush")
+    monkeypatch.setenv("DRIVER_NODE", "another")
+    monkeypatch.setattr(process, "RETIRE_PAUSE", 0.1)
+    return bench.folder / "retired"
+
+
+def test_nodes_whose_engines_have_ended_are_given_back_together(bench: Bench, retired: Path) -> None:
+    bench.engines_elsewhere('case "$*" in *h3*) until [ -s retired ]; do sleep 0.01; done;; *h2*) exit 3;; esac')
+    came, *_, last = bench.run(admitted(0, 1, 2), hosts=THREE_HOSTS, retire_command=SHOW_RETIRED)
+    assert isinstance(came, ContextCame)
+    assert came.retires
+    first, second = retired.read_text().splitlines()
+    nodes, return_codes, active, *_ = first.split("|")
+    assert dict(zip(nodes.split(","), return_codes.split(","), strict=True)) == {"h1": "0", "h2": "3"}
+    assert active == "h3"
+    assert second == f"h3|0||{nodes},h3||"
+    assert last == ContextLeft(1)
+    assert "giving back h3; in use: none" in bench.log
+    assert not list(bench.folder.glob("*retire_wrap.log"))
+
+
+def test_the_node_of_the_context_is_never_given_back(bench: Bench, retired: Path) -> None:
+    bench.engines_elsewhere("exit 0")
+    bench.run(admitted(0, 1), hosts=(SshNode("localhost", 1), SshNode("h1", 1)), retire_command=SHOW_RETIRED)
+    assert retired.read_text() == "h1|0||h1|localhost|\n"
+
+
+def test_a_command_that_fails_goes_into_the_log_and_no_further(
+    bench: Bench, retired: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.engines_elsewhere("exit 0")
+    bench.run(admitted(0), hosts=(SshNode("h1", 1),), retire_command="echo not today; exit 4")
+    assert "the command that gives nodes back ended with 4 not today" in bench.log
+    assert (bench.exit_status, capsys.readouterr().err) == (0, "")
+    assert not retired.exists()
+
+
+def test_nodes_are_kept_where_the_user_wants_that(bench: Bench, retired: Path) -> None:
+    bench.engines_elsewhere("exit 0")
+    came, *_ = bench.run(admitted(0), hosts=(SshNode("h1", 1),), retire_command=SHOW_RETIRED, no_retire=True)
+    assert isinstance(came, ContextCame)
+    assert not came.retires
+    assert not retired.exists()
+
+
+def test_a_run_that_ends_does_not_wait_for_nodes_to_be_given_back(
+    bench: Bench, retired: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "RETIRE_PAUSE", 3600.0)
+    bench.engines_elsewhere("exit 0")
+    bench.run(admitted(0), EndContext(abandoned=()), hosts=(SshNode("h1", 1),), retire_command=SHOW_RETIRED)
+    assert not retired.exists()
+
+
+def test_a_command_that_runs_when_the_run_ends_is_ended(bench: Bench, retired: Path) -> None:
+    bench.engines_elsewhere("exit 0")
+    bench.say_when(retired, EndContext(abandoned=()))
+    command = f"trap 'echo ended >> ended; exit' TERM; > '{retired}'; sleep 60 & wait"
+    bench.run(admitted(0), hosts=(SshNode("h1", 1),), retire_command=command)
+    ended_file = bench.folder / "ended"
+    os.waitpid(-1, 0)
+    assert ended_file.read_text() == "ended\n"
+
+
+def test_nodes_that_end_while_a_command_runs_are_for_the_next(bench: Bench, retired: Path) -> None:
+    bench.engines_elsewhere('case "$*" in *h2*) until [ -e begun ]; do sleep 0.01; done;; *h3*) exec sleep 0.4;; esac')
+    slow = f"> begun; sleep 0.3; {SHOW_RETIRED}"
+    bench.run(admitted(0, 1, 2), hosts=THREE_HOSTS, retire_command=slow)
+    assert [line.partition("|")[0].split(",")[0] for line in retired.read_text().splitlines()][:2] == ["h1", "h2"]

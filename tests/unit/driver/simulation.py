@@ -44,7 +44,9 @@ def outcome(return_code: int = 0, elapsed: float = 1.0, *, interrupted: bool = F
 
 
 def settings(*, exit_code: bool = False, fail_fast: bool = False, startup_only: bool = False) -> Settings:
-    return Settings(VERSION, "job", "tasks", b"/data", "run.sh", startup_only, exit_code=exit_code, fail_fast=fail_fast)
+    return Settings(
+        VERSION, "job", "tasks", b"/data", "run.sh", "driver", startup_only, exit_code=exit_code, fail_fast=fail_fast
+    )
 
 
 def context_came(
@@ -54,9 +56,12 @@ def context_came(
     version: str = VERSION,
     environment_resources: tuple[str, ...] = (),
     task_limit: int = 0,
+    retires: bool = False,
 ) -> messages.ContextCame:
     nodes = tuple(messages.NodeOffer(f"{token}{number}", count, 1) for number, count in enumerate(cylinders))
-    return messages.ContextCame(token, version, label, "SSH", "host", 99, nodes, environment_resources, task_limit)
+    return messages.ContextCame(
+        token, version, label, "SSH", "host", 99, nodes, environment_resources, task_limit, retires
+    )
 
 
 @dataclass(frozen=True)
@@ -294,6 +299,7 @@ class World:
         own_context: tuple[int, ...] = (2,),
         startup_only: bool = False,
         task_limit: int = 0,
+        retires: bool = False,
     ) -> None:
         self.unread = deque(items)
         self.barriers = [item for item in items if isinstance(item, Barrier)]
@@ -302,6 +308,7 @@ class World:
         self.wishes = settings(exit_code=exit_code, fail_fast=fail_fast, startup_only=startup_only)
         self.own_cylinders = own_context
         self.own_task_limit = task_limit
+        self.retires = retires
         self.controller = Controller(self.wishes)
         self.asked_to_read: int | None = None
         self.own_context_is_coming = False
@@ -428,7 +435,7 @@ class World:
 
     def new_context(self, *cylinders: int, token: str = "", task_limit: int = 0) -> SimulatedContext:
         context = SimulatedContext(token or f"c{len(self.contexts)}", cylinders)
-        context.outbox.append(context_came(context.token, *cylinders, task_limit=task_limit))
+        context.outbox.append(context_came(context.token, *cylinders, task_limit=task_limit, retires=self.retires))
         self.contexts.append(context)
         return context
 
@@ -520,7 +527,13 @@ class World:
         assert waiting_here == sorted(waiting_here), "tasks are out of order"
         serving = [engine for engine in fleet.engines if engine.stage is EngineStage.SERVING]
         assert fleet.cylinders == sum(engine.cylinders for engine in serving)
-        if self.controller.phase is not RunPhase.WORKING or not all(peer.is_silent for peer in self.engines.values()):
+        if self.controller.phase is not RunPhase.WORKING:
+            return
+        if self.controller.list_ended and not self.controller._backlog and held:
+            assert not [engine for engine in serving if engine.retires and not engine.tasks], (
+                "an engine does not retire"
+            )
+        if not all(peer.is_silent for peer in self.engines.values()):
             return
         if any(engine.has_free_cylinder for engine in self.engines.values()):
             held_back = [rank for rank, engine in self.engines.items() if engine.roster and engine.roster.has_waiting]

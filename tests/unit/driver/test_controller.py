@@ -589,6 +589,7 @@ class AnyOrder(RuleBasedStateMachine):
         head_start=st.booleans(),
         startup_only=st.sampled_from([False, False, False, True]),
         task_limit=limits,
+        retires=st.booleans(),
     )
     def begin(
         self,
@@ -602,6 +603,7 @@ class AnyOrder(RuleBasedStateMachine):
         head_start: bool,
         startup_only: bool,
         task_limit: int,
+        retires: bool,
     ) -> None:
         items = items_of(per_engine, kinds, too_late=too_late)
         self.world = World(
@@ -611,6 +613,7 @@ class AnyOrder(RuleBasedStateMachine):
             own_context=tuple(own),
             startup_only=startup_only,
             task_limit=task_limit,
+            retires=retires,
         )
         if head_start:
             self.world.start_up()

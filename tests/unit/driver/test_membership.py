@@ -10,8 +10,8 @@ from disbatch.driver.fleet import EngineStage
 from disbatch.driver.membership import GIVE_BACK_AFTER
 from disbatch.tasks import PerEngineTask
 from disbatch.tasks import Phase as When
-from tests.unit.driver.play import CANCEL, TOKEN, Play, play, task, tasks
-from tests.unit.driver.simulation import context_came
+from tests.unit.driver.play import CANCEL, TOKEN, Play, barrier, play, task, tasks
+from tests.unit.driver.simulation import VERSION, context_came
 
 # Per-engine commands
 
@@ -574,3 +574,63 @@ def test_where_a_status_tells_nothing_tasks_of_a_lost_engine_wait_before_they_ru
     assert run.given[1] == [1]
     run.happens(events.TasksCouldBeGivenBack(0))
     assert run.given[1] == [1, 0]
+
+
+# Engines that nothing is left for
+
+
+def retiring(*items: events.Item, ended: bool = True, host: str = "elsewhere") -> Play:
+    """Return a run with these items and two engines on a host of that name, whose context gives nodes back."""
+    run = Play()
+    run.reads(*items, ended=ended)
+    run.happens(context_came(TOKEN, 1, 1, retires=True))
+    for rank in range(2):
+        run.happens(messages.EngineCame(rank, VERSION, host, 1))
+        run.is_ready(rank)
+    return run
+
+
+def test_an_engine_that_nothing_is_left_for_retires_while_others_work() -> None:
+    run = retiring(*tasks(0, 1))
+    run.ends(1, 1)
+    assert run.said_to(1)[-1] == messages.FinishEngine()
+    assert not any(isinstance(message, messages.FinishEngine) for message in run.said_to(0))
+    run.happens(messages.EngineLeft(1))
+    run.ends(0, 0)
+    assert run.everybody_leaves().complete
+    assert run.told == ""
+
+
+def test_an_engine_that_comes_when_nothing_is_left_to_start_retires_at_once() -> None:
+    run = retiring(*tasks(0))
+    assert run.said_to(1)[-1] == messages.FinishEngine()
+
+
+def test_no_engine_retires_while_tasks_may_come_or_wait_behind_a_barrier() -> None:
+    run = retiring(*tasks(0), ended=False)
+    assert messages.FinishEngine() not in run.said_to(1)
+    run.reads(barrier(1), task(2))
+    assert messages.FinishEngine() not in run.said_to(1)
+    run.ends(0, 0)
+    assert messages.FinishEngine() in [*run.said_to(0), *run.said_to(1)]
+
+
+def test_an_engine_on_the_node_of_the_driver_stays_for_what_others_may_lose() -> None:
+    run = retiring(*tasks(0), host="driver")
+    assert messages.FinishEngine() not in run.said_to(1)
+    run.happens(events.EngineLost(0))
+    run.happens(events.TasksCouldBeGivenBack(0))
+    assert run.given[1] == [0]
+
+
+def test_engines_of_a_context_that_keeps_its_nodes_stay() -> None:
+    run = play(*tasks(0), cylinders=[1, 1])
+    assert messages.FinishEngine() not in run.said_to(1)
+
+
+def test_what_is_lost_when_all_others_have_retired_ends_the_run() -> None:
+    run = retiring(*tasks(0))
+    run.happens(messages.EngineLeft(1))
+    run.happens(events.EngineLost(0))
+    run.happens(events.TasksCouldBeGivenBack(0))
+    assert "no engine is left to run the remaining tasks" in run.told

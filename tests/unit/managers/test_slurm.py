@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
 import pytest
@@ -11,6 +13,9 @@ from disbatch.managers.base import EngineCall, Wishes
 from disbatch.managers.slurm import Slurm, counts, expand, srun_environment
 from disbatch.messages import NodeOffer
 from tests.slurm.environments import ENVIRONMENTS, HOST_NAMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ENGINE = EngineCall(("python", "disbatch"), "/data/a run_dbUtil.sh", ("--rank=0", "--node=n1"))
 
@@ -235,3 +240,17 @@ def test_a_step_is_no_place_to_start_from() -> None:
 def test_a_number_that_is_none_is_told(value: str) -> None:
     with pytest.raises(ResourceError, match=r"SLURM_CPUS_PER_TASK=.* is no number of Slurm's"):
         Slurm({**ENVIRONMENTS["sbatch -n 6"], "SLURM_CPUS_PER_TASK": value})
+
+
+def test_the_command_that_gives_nodes_back_keeps_those_in_use_and_the_node_of_the_context(tmp_path: Path) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text('#!/bin/bash\necho "$*" "${SLURM_JOBID-unset}"\n')
+    scontrol.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOBID": "7", "ACTIVE": "n2,n3"}
+
+    def said(**more: str) -> str:
+        command = ["/bin/bash", "-c", Slurm.give_back]
+        return subprocess.run(command, env={**environment, **more}, capture_output=True, text=True, check=True).stdout
+
+    assert said() == "update JobId=7 NodeList=n2,n3 unset\n"
+    assert said(DRIVER_NODE="n1") == "update JobId=7 NodeList=n1,n2,n3 unset\n"
