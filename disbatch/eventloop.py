@@ -14,6 +14,8 @@ import time
 from functools import partial
 from itertools import count
 
+from disbatch.epoll import Epoll
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +46,7 @@ class EventLoop:
     """
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
-        self.selector = selector or selectors.DefaultSelector()
+        self.selector = selector or Epoll()
         self._timers: list[tuple[float, int, Timer]] = []
         self._timer_numbers = count()
         self._signal_handlers: dict[int, list[Callable[[], None]]] = {}

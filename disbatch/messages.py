@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     _MessageType = TypeVar("_MessageType", bound=type)
 
+REPORT_DELAY = 0.025
+"""Seconds that the reports of an engine may wait for others while tasks wait there for a free cylinder."""
+
 TAG = b"DBMP"
 """Encoding tag of a message in the key-value store."""
 

@@ -1,7 +1,8 @@
 """The driver's mind: which task may run when and where, and when the run is over.
 
-Pure: `handle` takes an event and the time (seconds since the epoch, for the records alone) and returns commands; the
-loop performs them in their order. It must not know files, sockets, or how a line of the status file looks.
+Pure: `handle` takes an event and the time, once in seconds since the epoch, for the records alone, and once as a clock
+has it that never jumps. It returns commands, which the loop performs in their order. It must not know files, sockets,
+or how a line of the status file looks.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Controller:
         """Whether a CHECK has ended the run: it will again, unless what failed runs again."""
         self._commands: list[Command] = []
         self._membership = Membership(settings, self.fleet, self._commands.append, self._take_back_from)
-        self._now = 0.0
+        self._now = self._clock = 0.0
         self._backlog: deque[Item] = deque()
         self._outstanding: dict[int, tuple[Task, Engine]] = {}
         self._new: dict[int, list[Task]] = {}
@@ -121,11 +122,11 @@ class Controller:
         self._advance()
         return self._take_commands()
 
-    def handle(self, event: Event, now: float) -> list[Command]:
-        """Commands that follow from `event`."""
+    def handle(self, event: Event, now: float, clock: float) -> list[Command]:
+        """Commands that follow from `event`; `now` is in seconds since the epoch, `clock` since any other time."""
         if self.phase is RunPhase.ENDED:
             return []
-        self._now = now
+        self._now, self._clock = now, clock
         self._handlers[type(event)](event)
         if isinstance(event, messages.FromEngine):
             self._note_heard(event.engine_rank)
@@ -229,7 +230,7 @@ class Controller:
         if engine is None:
             self._membership.want()
             return False
-        context = self.fleet.give(engine, task.task_id)
+        context = self.fleet.give(engine, task.task_id, self._clock)
         self._outstanding[task.task_id] = (task, engine)
         self._new.setdefault(engine.rank, []).append(task)
         self._dismiss_if_used_up(context)
@@ -322,7 +323,7 @@ class Controller:
             if task is None or engine is None or engine.rank != event.engine_rank:
                 continue  # it has been given to another engine since, whose report will count
             del self._outstanding[report.task_id]
-            self.fleet.release(engine, report.task_id, report.outcome.elapsed)
+            self.fleet.release(engine, report.task_id, report.outcome.elapsed, self._clock)
             if report.outcome.interrupted and self.phase is RunPhase.WORKING:
                 interrupted.append(task)
             else:
@@ -379,6 +380,7 @@ class Controller:
         tasks = [self._outstanding.pop(task_id)[0] for task_id in engine.tasks]
         engine.tasks.clear()
         engine.lingering.clear()
+        engine.prompt.clear()
         if self.phase is RunPhase.WORKING:
             self._give_back(tasks)
             self._dismiss_if_used_up(self.fleet.contexts[engine.context_rank])

@@ -10,6 +10,7 @@ from collections import deque
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from disbatch.messages import REPORT_DELAY
 from disbatch.runfiles import file_name
 
 if TYPE_CHECKING:
@@ -37,8 +38,11 @@ class EngineStage(Enum):
     """It holds nothing and is not coming back."""
 
 
-HELD_WORK = 0.02
-"""Seconds of work that an engine may hold beyond its free cylinders: it outlasts a round trip to the driver."""
+HELD_WORK = 2 * REPORT_DELAY
+"""Seconds of work that an engine may hold beyond its free cylinders, and twice its lag more: until others can come."""
+
+_MOST_LAG = 1.0
+"""Seconds of lag, beyond which something else than the way to an engine is slow."""
 
 HELD_TASKS = 16
 """The most tasks that an engine may hold for each cylinder, however short they are."""
@@ -52,7 +56,9 @@ class Engine:
     """One engine.
 
     `tasks` are the ids of those it has been given and not reported; those of them in `lingering` need no cylinder any
-    more, only their reports are still to come. `average` is of what its tasks took (s), infinite at first.
+    more, only their reports are still to come. `average` is of what its tasks took (s), infinite at first; `lag` (s) is
+    what passes besides until their end is known here, where they could start at once: the way there and back.
+    `prompt` are such tasks, each with the time when it was given.
     `recalled` while it is asked for the tasks that wait there; `paused` when its context must not be given any more;
     `retires`: whether it ends, and its node is given back, as soon as nothing is left for it.
     `nothing_runs` when all of its processes have ended for
@@ -71,6 +77,8 @@ class Engine:
         self.tasks: set[int] = set()
         self.lingering: set[int] = set()
         self.average = math.inf
+        self.lag = 0.0
+        self.prompt: dict[int, float] = {}
         self.recalled = False
         self.paused = False
         self.retires = False
@@ -104,8 +112,13 @@ class Engine:
         return (
             self.may_be_given
             and not self.recalled
-            and self.wanting_cylinders < self.cylinders * (1 + min(HELD_TASKS, int(HELD_WORK / self.average)))
+            and self.wanting_cylinders < self.cylinders * (1 + min(HELD_TASKS, int(self.held_work / self.average)))
         )
+
+    @property
+    def held_work(self) -> float:
+        """Seconds of work for each cylinder that it may hold: its reports may be late, and the next need their time."""
+        return HELD_WORK + 2 * self.lag
 
     @property
     def holds(self) -> bool:
@@ -248,8 +261,10 @@ class Fleet:
                 self._may_hold.take(engine)
         return engine
 
-    def give(self, engine: Engine, task_id: int) -> Context:
-        """Note that the engine has been given a task; the context that it belongs to."""
+    def give(self, engine: Engine, task_id: int, clock: float = 0.0) -> Context:
+        """Note that the engine has been given a task, at that time (monotonic, s); the context that it belongs to."""
+        if engine.wanting_cylinders < engine.cylinders:
+            engine.prompt[task_id] = clock
         engine.tasks.add(task_id)
         engine.assigned += 1
         self._queue(engine)
@@ -283,13 +298,17 @@ class Fleet:
         context.given -= 1
         self._pause(context, paused=context.has_enough)
 
-    def release(self, engine: Engine, task_id: int, elapsed: float | None = None) -> None:
+    def release(self, engine: Engine, task_id: int, elapsed: float | None = None, clock: float = 0.0) -> None:
         """Note that the engine has a task no longer; `elapsed` (s) is what it took, where it was run to its end."""
         engine.tasks.discard(task_id)
-        engine.lingering.discard(task_id)
+        given = engine.prompt.pop(task_id, None)
         if elapsed is not None:
             known = elapsed if engine.average == math.inf else engine.average
             engine.average = max(_SHORTEST, known + _WEIGHT * (elapsed - known))
+            if given is not None and task_id not in engine.lingering:
+                lag = min(max(0.0, clock - given - elapsed), _MOST_LAG)
+                engine.lag += _WEIGHT * (lag - engine.lag) if engine.lag else lag
+        engine.lingering.discard(task_id)
         self._queue(engine)
 
     def free_cylinder(self, engine: Engine, task_id: int) -> None:

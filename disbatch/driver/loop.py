@@ -160,9 +160,9 @@ class DriverLoop:
 
     def _handle_inbox(self) -> None:
         commands: list[events.Command] = []
-        now = time.time()
+        now, clock = time.time(), self._loop.now()
         while self._inbox:
-            commands += self._controller.handle(self._inbox.popleft(), now)
+            commands += self._controller.handle(self._inbox.popleft(), now, clock)
             self._publisher.changed()
         if commands:  # or a status file that cannot be written would be tried again, and complained of, without a pause
             self._perform(commands)

@@ -34,13 +34,16 @@ NOT_STARTED = -1
 NO_ERRNO = 200
 """Return code of a command that could not be started for a reason that has no errno."""
 
+WATCH_AFTER = 0.005
+"""Seconds until the pipes of a new command are watched: those that end before need not be, which costs a tenth less."""
+
 LINGERING_CHECK = 0.02
 """Seconds between two looks at whether process groups have ended that were told to."""
 
 LINGERING_SWEEP = 1.0
 """Seconds between two looks at which of the process groups that commands left behind have ended by themselves."""
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 16  # also what a pipe holds, where nobody has asked for more
 _PIPE_CAPACITY = 1 << 20  # the most that a process without privileges can give a pipe on Linux
 _KIBIBYTE = 1024  # what Linux counts ru_maxrss in
 
@@ -62,6 +65,7 @@ class _Attempt:
         "return_code",
         "start",
         "started",
+        "watched",
     )
 
     def __init__(self, owner: Owner) -> None:
@@ -73,6 +77,7 @@ class _Attempt:
         self.start = time.time()
         self.started = time.monotonic()
         self.interrupted = False
+        self.watched = False
         self.return_code: int | None = None
         self.elapsed = self.cpu_seconds = 0.0
         self.peak_memory = 0
@@ -116,6 +121,10 @@ class Attempts:
         self._running: dict[int, _Attempt] = {}
         self._unreported: set[_Attempt] = set()
         self._lingering: set[int] = set()
+        self._young: list[_Attempt] = []
+        """Commands whose pipes are not watched yet, and some that have ended."""
+        self._prints_much = False
+        """Whether the command that ended last had printed more than its pipes hold: the next would have to wait."""
 
     def start(self, owner: Owner, command: bytes, environment: Mapping[bytes, bytes]) -> None:
         """Start a command; one that cannot be started ends in the next turn, with the reason as its error output."""
@@ -146,13 +155,27 @@ class Attempts:
             raise
         os.close(out_write)
         os.close(err_write)
-        self._watch(attempt, attempt.out, out_read)
-        self._watch(attempt, attempt.err, err_read)
+        os.set_blocking(out_read, False)
+        os.set_blocking(err_read, False)
+        attempt.pipes = {out_read: attempt.out, err_read: attempt.err}
+        if self._prints_much:
+            self._watch(attempt)
+            return
+        if not self._young:
+            self._loop.after(WATCH_AFTER, self._watch_young)
+        self._young.append(attempt)
 
-    def _watch(self, attempt: _Attempt, meter: OutputMeter, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        attempt.pipes[descriptor] = meter
-        self._loop.watch(descriptor, READ, partial(self._read, attempt, descriptor))
+    def _watch_young(self) -> None:
+        for attempt in self._young:
+            self._watch(attempt)
+        self._young.clear()
+
+    def _watch(self, attempt: _Attempt) -> None:
+        """Read what comes through the pipes of a command as it comes, if there are any left."""
+        if not attempt.watched:
+            attempt.watched = True
+            for descriptor in attempt.pipes:
+                self._loop.watch(descriptor, READ, partial(self._read, attempt, descriptor))
 
     def _read(self, attempt: _Attempt, descriptor: int, _mask: int = READ) -> bool:
         """Whether there was something to read; the end of the pipe closes it, and may complete the outcome.
@@ -167,7 +190,8 @@ class Attempts:
             attempt.pipes[descriptor].feed(data)
             return True
         del attempt.pipes[descriptor]
-        self._loop.unwatch(descriptor)
+        if attempt.watched:
+            self._loop.unwatch(descriptor)
         os.close(descriptor)
         if not attempt.pipes:
             self._report(attempt)
@@ -199,6 +223,7 @@ class Attempts:
             if _signal_group(pid, 0):
                 self._remember_lingering(pid)
             self._drain(attempt)
+            self._prints_much = max(attempt.out.count, attempt.err.count) > _CHUNK
             self._unreported.add(attempt)
             self._ended(attempt)
 
@@ -216,6 +241,7 @@ class Attempts:
     def _ended(self, attempt: _Attempt) -> None:
         self._on_end(attempt.owner)
         if attempt.pipes:
+            self._watch(attempt)
             attempt.patience = self._loop.after(PIPE_PATIENCE, lambda: self._report(attempt))
         else:
             self._report(attempt)

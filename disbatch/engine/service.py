@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 GRACE = 3.0
 """Seconds between TERM and KILL where the driver names no grace: it is gone, or the engine itself was told to end."""
 
-REPORT_DELAY = 0.005
-"""Seconds that reports may wait for others while every cylinder has its next task here already."""
-
 DOUBT = 0.5
 """Seconds until a failure is believed where a resource manager that ends a job signals its tasks with their engine."""
 
@@ -175,7 +172,7 @@ class Service:
         if not self._roster.has_waiting:
             self._report()
         elif self._report_later is None:
-            self._report_later = self._loop.after(REPORT_DELAY, self._report)
+            self._report_later = self._loop.after(messages.REPORT_DELAY, self._report)
 
     def _report(self) -> None:
         """Send what has become known since the last time: outcomes as one message, and what they are late for."""

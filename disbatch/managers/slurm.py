@@ -32,7 +32,7 @@ GIVE_BACK = 'env -u SLURM_JOBID scontrol update JobId="$SLURM_JOBID" NodeList="$
 """Shrinks the job to the nodes that it needs.
 
 With SLURM_JOBID in its environment scontrol would leave scripts behind that tell a shell of it. A job that has shrunk
-can do so again when Slurm's accounting has taken note, for which scontrol waits 3 s; without accounting it never can.
+can do so again when slurmdbd has taken note, for which slurmctld waits 5 s; without one it never can.
 """
 
 PLACE = "--place-variable=SLURM_LOCALID"

@@ -43,11 +43,11 @@ class Play:
         self.controller = Controller(settings(exit_code=exit_code, fail_fast=fail_fast, startup_only=startup_only))
         self.commands: list[events.Command] = self.controller.begin()
         self.given: dict[int, list[int]] = {}
-        self.now = 0.0
+        self.now = self.clock = 0.0
 
     def happens(self, event: events.Event) -> list[events.Command]:
         """Let it happen; what the controller asks for then, but for what goes into the log."""
-        commands = self.controller.handle(event, self.now)
+        commands = self.controller.handle(event, self.now, self.clock)
         self.commands += commands
         for command in commands:
             if isinstance(command, events.SendToEngine) and isinstance(command.message, messages.RunTasks):

@@ -326,7 +326,7 @@ class World:
 
     def handle(self, event: events.Event) -> None:
         ended = self.end is not None
-        commands = self.controller.handle(event, 1.0)
+        commands = self.controller.handle(event, 1.0, 1.0)
         assert not (ended and commands), "commands came after the end"
         self.perform(commands)
 

@@ -54,19 +54,19 @@ def test_two_that_say_the_same_are_equal(kind: type) -> None:
 @pytest.mark.parametrize("kind", EVENTS)
 def test_the_controller_takes_every_event(kind: type) -> None:
     controller = controller_with_an_engine()
-    controller.handle(example(kind), 1.0)
+    controller.handle(example(kind), 1.0, 1.0)
 
 
 def controller_with_an_engine() -> Controller:
     """One that works, has one engine, and waits for that to come."""
     controller = Controller(settings())
     controller.begin()
-    controller.handle(context_came("t", 1), 1.0)
-    controller.handle(events.ItemsRead((example(Task),), ended=False), 1.0)
+    controller.handle(context_came("t", 1), 1.0, 1.0)
+    controller.handle(events.ItemsRead((example(Task),), ended=False), 1.0, 1.0)
     return controller
 
 
 def test_what_is_no_event_is_not_taken() -> None:
     no_event: Any = events.ReadItems(1)
     with pytest.raises(KeyError):
-        controller_with_an_engine().handle(no_event, 1.0)
+        controller_with_an_engine().handle(no_event, 1.0, 1.0)

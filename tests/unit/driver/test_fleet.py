@@ -220,13 +220,42 @@ def test_a_task_that_the_engine_does_not_have_frees_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "held"), [(LONG, 0), (0.021, 0), (0.019, 1), (0.006, 3), (0.0001, HELD_TASKS), (0.0, HELD_TASKS)]
+    ("elapsed", "held"), [(LONG, 0), (0.051, 0), (0.049, 1), (0.016, 3), (0.0001, HELD_TASKS), (0.0, HELD_TASKS)]
 )
 def test_an_engine_holds_some_work_for_each_cylinder_while_its_tasks_are_short(elapsed: float, held: int) -> None:
     fleet = fleet_of(2)
     work(fleet, 0, elapsed)
     assert place_all(fleet) == 2 * (1 + held)
     assert held * elapsed <= HELD_WORK
+
+
+def test_an_engine_far_away_holds_what_it_works_off_on_the_way_there_and_back() -> None:
+    fleet = fleet_of(1)
+    engine = fleet.engines[0]
+    fleet.give(engine, 0, clock=100.0)
+    fleet.release(engine, 0, 0.0625, clock=100.3125)
+    assert engine.lag == 0.25
+    assert place_all(fleet) == 1 + int((HELD_WORK + 0.5) / 0.0625)
+
+
+def test_what_waited_for_a_cylinder_or_for_its_pipes_tells_nothing_of_the_way() -> None:
+    fleet = fleet_of(1)
+    engine = fleet.engines[0]
+    for task_id in (0, 1):
+        fleet.give(engine, task_id, clock=100.0)
+    fleet.free_cylinder(engine, 0)
+    fleet.release(engine, 1, 0.01, clock=105.0)
+    fleet.release(engine, 0, 0.01, clock=105.0)
+    assert engine.lag == 0.0
+
+
+def test_no_lag_is_negative_or_beyond_a_second() -> None:
+    fleet = fleet_of(1)
+    engine = fleet.engines[0]
+    for elapsed in (8.0, 0.0):
+        fleet.give(engine, 0, clock=100.0)
+        fleet.release(engine, 0, elapsed, clock=107.0)
+        assert engine.lag == (0.0 if elapsed else 1.0)
 
 
 def test_an_engine_of_which_nothing_is_known_holds_nothing() -> None:
@@ -249,7 +278,7 @@ def test_a_free_cylinder_anywhere_is_better_than_waiting() -> None:
 def test_those_that_may_hold_more_have_their_turns() -> None:
     fleet = fleet_of(1, 1, 1)
     for rank in range(3):
-        work(fleet, rank, 0.019)
+        work(fleet, rank, 0.049)
     place(fleet, 0, 1, 2)
     assert sorted(rank for rank in place(fleet, 3, 4, 5, may_wait=True) if rank is not None) == [0, 1, 2]
     assert place(fleet, 6, may_wait=True) == [None]
@@ -414,7 +443,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @staticmethod
     def most(engine: Engine) -> int:
-        return engine.cylinders * (1 + min(HELD_TASKS, int(HELD_WORK / engine.average)))
+        return engine.cylinders * (1 + min(HELD_TASKS, int(engine.held_work / engine.average)))
 
     @precondition(lambda self: len(self.fleet.contexts) < 3)
     @rule(cylinders=st.lists(st.integers(1, 3), min_size=1, max_size=3), serve=st.booleans())

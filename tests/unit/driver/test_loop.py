@@ -88,7 +88,7 @@ class Script:
     def begin(self) -> list[events.Command]:
         return self.first
 
-    def handle(self, event: events.Event, now: float) -> list[events.Command]:
+    def handle(self, event: events.Event, now: float, _clock: float) -> list[events.Command]:
         self.house.events.append(event)
         self.times.append(now)
         commands = self.answers.get(type(event), [])

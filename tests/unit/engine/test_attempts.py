@@ -425,3 +425,41 @@ def test_orphans_are_reaped_when_no_command_runs(bench: Bench, tmp_path: Path) -
     pid = left_behind(bench, b'read go < "$PID.gate"', tmp_path)
     gate.write_text("go\n")
     bench.until(lambda: not is_there(pid))
+
+
+# Pipes are watched when a command has run for a while.
+
+
+def test_a_command_that_prints_more_than_its_pipes_hold_goes_on(bench: Bench) -> None:
+    for owner in ("first", "second"):
+        bench.start(owner, b"head -c 1000000 /dev/zero; echo end >&2")
+        bench.until(lambda owner=owner: owner in bench.outcomes)  # type: ignore[misc]
+        outcome = bench.outcomes[owner]
+        assert (outcome.return_code, outcome.out_bytes, outcome.err_snippet) == (0, 1_000_000, b"end\n")
+
+
+def test_pipes_of_a_command_that_ends_soon_are_never_watched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WATCH_AFTER", 3600.0)
+    watched: list[int] = []
+    monkeypatch.setattr(bench.loop, "watch", lambda descriptor, *_: watched.append(descriptor))
+    assert bench.run(b"echo out; echo err >&2").out_snippet == b"out\n"
+    assert not watched
+
+
+def test_those_of_the_next_are_at_once_when_one_has_printed_much(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.start("much", b"head -c 200000 /dev/zero")
+    bench.until(lambda: "much" in bench.outcomes)
+    monkeypatch.setattr(module, "WATCH_AFTER", 3600.0)
+    assert bench.run(b"head -c 200000 /dev/zero").out_bytes == 200_000
+
+
+def test_pipes_that_a_process_in_the_background_holds_are_watched_from_the_end_of_bash(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "WATCH_AFTER", 3600.0)
+    go = tmp_path / "go"
+    bench.start("it", b"(until [ -e $GO ]; do sleep 0.01; done; echo late) &", GO=str(go))
+    bench.until(lambda: bench.ended)
+    go.touch()
+    bench.until(lambda: bench.outcomes)
+    assert bench.outcomes["it"].out_snippet == b"late\n"
