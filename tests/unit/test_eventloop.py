@@ -64,6 +64,9 @@ class Pipe:
             while True:
                 os.write(self.write_end, b"x" * 65536)
 
+    def write(self, data: bytes = b"x") -> None:
+        os.write(self.write_end, data)
+
     def close(self) -> None:
         os.close(self.read_end)
         os.close(self.write_end)
@@ -97,8 +100,21 @@ def pipe(pipes: list[Pipe]) -> Pipe:
     return pipes[0]
 
 
-def noting(notes: list[str], what: str) -> Callable[..., None]:
-    return lambda *_: notes.append(what)
+class Notes(list[str]):
+    """What was called, in order."""
+
+    def taking(self, what: str) -> Callable[..., None]:
+        """Return a handler of anything that notes this."""
+        return lambda *_: self.append(what)
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+def nothing(*_: object) -> None:
+    """Do nothing with whatever there is."""
 
 
 # Descriptors.
@@ -109,7 +125,7 @@ def test_a_handler_is_called_when_its_descriptor_can_be_read(loop: EventLoop, pi
     loop.watch(pipe.read_end, READ, masks.append)
     loop.turn(0)
     assert masks == []
-    os.write(pipe.write_end, b"x")
+    pipe.write()
     loop.turn()
     assert masks == [READ]
 
@@ -117,7 +133,7 @@ def test_a_handler_is_called_when_its_descriptor_can_be_read(loop: EventLoop, pi
 def test_a_handler_is_called_again_as_long_as_there_is_something_left(loop: EventLoop, pipe: Pipe) -> None:
     read: list[bytes] = []
     loop.watch(pipe.read_end, READ, lambda _: read.append(os.read(pipe.read_end, 1)))
-    os.write(pipe.write_end, b"abc")
+    pipe.write(b"abc")
     for _ in range(5):
         loop.turn(0)
     assert read == [b"a", b"b", b"c"]
@@ -145,44 +161,40 @@ def test_a_handler_is_called_when_its_descriptor_can_be_written(loop: EventLoop,
     assert masks == [WRITE]
 
 
-def test_what_is_waited_for_can_change(loop: EventLoop, pipe: Pipe) -> None:
-    notes: list[str] = []
-    loop.watch(pipe.write_end, WRITE, noting(notes, "first"))
+def test_what_is_waited_for_can_change(loop: EventLoop, pipe: Pipe, notes: Notes) -> None:
+    loop.watch(pipe.write_end, WRITE, notes.taking("first"))
     loop.turn()
-    loop.rewatch(pipe.write_end, READ, noting(notes, "no longer"))
+    loop.rewatch(pipe.write_end, READ, notes.taking("no longer"))
     loop.turn(0)
-    loop.rewatch(pipe.write_end, READ | WRITE, noting(notes, "second"))
+    loop.rewatch(pipe.write_end, READ | WRITE, notes.taking("second"))
     loop.turn()
     assert notes == ["first", "second"]
 
 
-def test_all_that_is_ready_is_handled_in_one_turn(loop: EventLoop, pipes: list[Pipe]) -> None:
-    notes: list[str] = []
+def test_all_that_is_ready_is_handled_in_one_turn(loop: EventLoop, pipes: list[Pipe], notes: Notes) -> None:
     for number, each in enumerate(pipes):
-        loop.watch(each.read_end, READ, noting(notes, str(number)))
-        os.write(each.write_end, b"x")
+        loop.watch(each.read_end, READ, notes.taking(str(number)))
+        each.write()
     loop.turn()
     assert sorted(notes) == ["0", "1"]
 
 
-def test_a_descriptor_is_not_handled_after_it_was_unwatched(loop: EventLoop, pipe: Pipe) -> None:
-    notes: list[str] = []
-    loop.watch(pipe.read_end, READ, noting(notes, "called"))
-    os.write(pipe.write_end, b"x")
+def test_a_descriptor_is_not_handled_after_it_was_unwatched(loop: EventLoop, pipe: Pipe, notes: Notes) -> None:
+    loop.watch(pipe.read_end, READ, notes.taking("called"))
+    pipe.write()
     loop.unwatch(pipe.read_end)
     loop.turn(0)
     assert notes == []
 
 
-def test_a_handler_can_unwatch_its_own_descriptor(loop: EventLoop, pipe: Pipe) -> None:
-    notes: list[str] = []
+def test_a_handler_can_unwatch_its_own_descriptor(loop: EventLoop, pipe: Pipe, notes: Notes) -> None:
 
     def once(_: int) -> None:
         notes.append("called")
         loop.unwatch(pipe.read_end)
 
     loop.watch(pipe.read_end, READ, once)
-    os.write(pipe.write_end, b"x")
+    pipe.write()
     loop.turn()
     loop.turn(0)
     assert notes == ["called"]
@@ -190,10 +202,9 @@ def test_a_handler_can_unwatch_its_own_descriptor(loop: EventLoop, pipe: Pipe) -
 
 @pytest.mark.parametrize("selector", [selectors.DefaultSelector, selectors.PollSelector, selectors.SelectSelector])
 def test_what_another_handler_unwatched_in_the_same_turn_is_not_handled(
-    selector: type[selectors.BaseSelector], pipes: list[Pipe]
+    selector: type[selectors.BaseSelector], pipes: list[Pipe], notes: Notes
 ) -> None:
     loop = EventLoop(selector())
-    notes: list[str] = []
 
     def unwatch_other(number: int) -> Callable[[int], None]:
         def handler(_: int) -> None:
@@ -204,14 +215,15 @@ def test_what_another_handler_unwatched_in_the_same_turn_is_not_handled(
 
     for number, each in enumerate(pipes):
         loop.watch(each.read_end, READ, unwatch_other(number))
-        os.write(each.write_end, b"x")
+        each.write()
     loop.turn()
     loop.close()
     assert len(notes) == 1, "whichever came first"
 
 
-def test_a_new_descriptor_with_an_old_number_is_not_taken_for_the_old(loop: EventLoop, pipes: list[Pipe]) -> None:
-    notes: list[str] = []
+def test_a_new_descriptor_with_an_old_number_is_not_taken_for_the_old(
+    loop: EventLoop, pipes: list[Pipe], notes: Notes
+) -> None:
     new = Pipe()
 
     def replace_the_second(_: int) -> None:
@@ -219,30 +231,29 @@ def test_a_new_descriptor_with_an_old_number_is_not_taken_for_the_old(loop: Even
         loop.unwatch(pipes[0].read_end)
         loop.unwatch(pipes[1].read_end)
         os.dup2(new.read_end, pipes[1].read_end)  # closes what had the number before
-        loop.watch(pipes[1].read_end, READ, noting(notes, "new"))
+        loop.watch(pipes[1].read_end, READ, notes.taking("new"))
 
     loop.watch(pipes[0].read_end, READ, replace_the_second)
-    loop.watch(pipes[1].read_end, READ, noting(notes, "old"))
+    loop.watch(pipes[1].read_end, READ, notes.taking("old"))
     for each in pipes:
-        os.write(each.write_end, b"x")
+        each.write()
     loop.turn()
     assert notes == ["first"]
-    os.write(new.write_end, b"x")
+    new.write()
     loop.turn()
     assert notes == ["first", "new"]
     new.close()
 
 
-def test_a_handler_can_watch_more(loop: EventLoop, pipes: list[Pipe]) -> None:
-    notes: list[str] = []
+def test_a_handler_can_watch_more(loop: EventLoop, pipes: list[Pipe], notes: Notes) -> None:
 
     def watch_second(_: int) -> None:
         os.read(pipes[0].read_end, 1)
-        loop.watch(pipes[1].read_end, READ, noting(notes, "second"))
+        loop.watch(pipes[1].read_end, READ, notes.taking("second"))
 
     loop.watch(pipes[0].read_end, READ, watch_second)
     for each in pipes:
-        os.write(each.write_end, b"x")
+        each.write()
     loop.turn()
     loop.turn()
     assert notes == ["second"]
@@ -253,7 +264,7 @@ def test_others_may_register_with_the_same_selector(pipe: Pipe) -> None:
     loop = EventLoop(selector)
     masks: list[int] = []
     selector.register(pipe.read_end, READ, masks.append)
-    os.write(pipe.write_end, b"x")
+    pipe.write()
     loop.turn()
     loop.close()
     assert masks == [READ]
@@ -262,27 +273,26 @@ def test_others_may_register_with_the_same_selector(pipe: Pipe) -> None:
 # Timers.
 
 
-def test_timers_run_in_the_order_of_their_times_however_they_were_set(timed: TimedLoop) -> None:
-    notes: list[str] = []
+def test_timers_run_in_the_order_of_their_times_however_they_were_set(timed: TimedLoop, notes: Notes) -> None:
     for seconds in (3.0, 1.0, 2.0):
-        timed.after(seconds, noting(notes, f"{seconds} s"))
+        timed.after(seconds, notes.taking(f"{seconds} s"))
     for _ in range(3):
         timed.turn()
     assert notes == ["1.0 s", "2.0 s", "3.0 s"]
     assert timed.clock.waits == [1.0, 1.0, 1.0]
 
 
-def test_timers_of_one_time_run_in_the_order_in_which_they_were_set_and_in_one_turn(timed: TimedLoop) -> None:
-    notes: list[str] = []
+def test_timers_of_one_time_run_in_the_order_in_which_they_were_set_and_in_one_turn(
+    timed: TimedLoop, notes: Notes
+) -> None:
     for number in range(20):
-        timed.after(1.0, noting(notes, f"{number}"))
+        timed.after(1.0, notes.taking(f"{number}"))
     timed.turn()
     assert notes == [f"{number}" for number in range(20)]
 
 
-def test_a_timer_runs_once_and_not_before_its_time(timed: TimedLoop) -> None:
-    notes: list[str] = []
-    timed.after(1.0, noting(notes, "done"))
+def test_a_timer_runs_once_and_not_before_its_time(timed: TimedLoop, notes: Notes) -> None:
+    timed.after(1.0, notes.taking("done"))
     timed.turn(0.75)
     assert notes == []
     timed.turn(0.75)
@@ -292,31 +302,30 @@ def test_a_timer_runs_once_and_not_before_its_time(timed: TimedLoop) -> None:
 
 
 def test_a_timer_knows_its_time(timed: TimedLoop) -> None:
-    assert timed.after(2.5, noting([], "")).when == timed.now() + 2.5
+    assert timed.after(2.5, nothing).when == timed.now() + 2.5
 
 
-def test_a_turn_ends_when_there_is_something_to_read_and_leaves_the_timers(timed: TimedLoop, pipe: Pipe) -> None:
-    notes: list[str] = []
-    timed.after(1.0, noting(notes, "timer"))
-    timed.watch(pipe.read_end, READ, noting(notes, "read"))
-    os.write(pipe.write_end, b"x")
+def test_a_turn_ends_when_there_is_something_to_read_and_leaves_the_timers(
+    timed: TimedLoop, pipe: Pipe, notes: Notes
+) -> None:
+    timed.after(1.0, notes.taking("timer"))
+    timed.watch(pipe.read_end, READ, notes.taking("read"))
+    pipe.write()
     timed.turn()
     assert notes == ["read"]
 
 
-def test_timers_that_are_due_run_however_much_there_is_to_read(timed: TimedLoop, pipe: Pipe) -> None:
-    notes: list[str] = []
-    timed.watch(pipe.read_end, READ, noting(notes, "read"))
-    os.write(pipe.write_end, b"x")
-    timed.after(0.0, noting(notes, "timer"))
+def test_timers_that_are_due_run_however_much_there_is_to_read(timed: TimedLoop, pipe: Pipe, notes: Notes) -> None:
+    timed.watch(pipe.read_end, READ, notes.taking("read"))
+    pipe.write()
+    timed.after(0.0, notes.taking("timer"))
     timed.turn()
     assert notes == ["read", "timer"]
 
 
-def test_a_cancelled_timer_does_nothing_and_wakes_nobody(timed: TimedLoop) -> None:
-    notes: list[str] = []
-    cancelled = timed.after(1.0, noting(notes, "cancelled"))
-    timed.after(3.0, noting(notes, "done"))
+def test_a_cancelled_timer_does_nothing_and_wakes_nobody(timed: TimedLoop, notes: Notes) -> None:
+    cancelled = timed.after(1.0, notes.taking("cancelled"))
+    timed.after(3.0, notes.taking("done"))
     cancelled.cancel()
     timed.turn()
     assert notes == ["done"]
@@ -324,19 +333,18 @@ def test_a_cancelled_timer_does_nothing_and_wakes_nobody(timed: TimedLoop) -> No
 
 
 def test_without_a_timer_left_only_the_limit_of_the_turn_counts(timed: TimedLoop) -> None:
-    timed.after(1.0, noting([], "")).cancel()
+    timed.after(1.0, nothing).cancel()
     timed.turn(7.0)
     assert timed.clock.waits == [7.0]
 
 
-def test_a_timer_can_cancel_one_that_is_due_in_the_same_turn(timed: TimedLoop) -> None:
-    notes: list[str] = []
+def test_a_timer_can_cancel_one_that_is_due_in_the_same_turn(timed: TimedLoop, notes: Notes) -> None:
 
     def cancel_second() -> None:
         second.cancel()
 
     timed.after(1.0, cancel_second)
-    second = timed.after(1.0, noting(notes, "second"))
+    second = timed.after(1.0, notes.taking("second"))
     timed.turn()
     timed.turn(1.0)
     assert notes == []
@@ -368,33 +376,30 @@ def test_a_timer_can_set_another(timed: TimedLoop) -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0])
 def test_a_timer_that_sets_itself_again_at_once_lets_descriptors_have_their_turn(
-    timed: TimedLoop, pipe: Pipe, seconds: float
+    timed: TimedLoop, pipe: Pipe, seconds: float, notes: Notes
 ) -> None:
-    notes: list[str] = []
 
     def again() -> None:
         notes.append("timer")
         timed.after(seconds, again)
 
-    timed.watch(pipe.read_end, READ, noting(notes, "read"))
-    os.write(pipe.write_end, b"x")
+    timed.watch(pipe.read_end, READ, notes.taking("read"))
+    pipe.write()
     again()
     timed.turn()
     timed.turn()
     assert notes == ["timer", "read", "timer", "read", "timer"]
 
 
-def test_a_handler_can_set_a_timer(timed: TimedLoop, pipe: Pipe) -> None:
-    notes: list[str] = []
-    timed.watch(pipe.read_end, READ, lambda _: timed.after(0.0, noting(notes, "timer")))
-    os.write(pipe.write_end, b"x")
+def test_a_handler_can_set_a_timer(timed: TimedLoop, pipe: Pipe, notes: Notes) -> None:
+    timed.watch(pipe.read_end, READ, lambda _: timed.after(0.0, notes.taking("timer")))
+    pipe.write()
     timed.turn()
     assert notes == ["timer"]
 
 
-def test_a_timer_by_the_real_clock_ends_a_turn_without_limit(loop: EventLoop) -> None:
-    notes: list[str] = []
-    loop.after(0.001, noting(notes, "done"))
+def test_a_timer_by_the_real_clock_ends_a_turn_without_limit(loop: EventLoop, notes: Notes) -> None:
+    loop.after(0.001, notes.taking("done"))
     begun = loop.now()
     while not notes:
         loop.turn()
@@ -457,40 +462,33 @@ def signalled(_handlers_stay: None) -> Iterator[EventLoop]:
     made.close()
 
 
-def test_a_signal_is_handled_in_the_turn_of_the_loop(signalled: EventLoop) -> None:
-    notes: list[str] = []
-    signalled.on_signal(signal.SIGUSR1, noting(notes, "called"))
-    signal.raise_signal(signal.SIGUSR1)
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_signal_is_handled_in_the_turn_of_the_loop_once_however_often_it_came(
+    signalled: EventLoop, notes: Notes, times: int
+) -> None:
+    signalled.on_signal(signal.SIGUSR1, notes.taking("called"))
+    for _ in range(times):
+        signal.raise_signal(signal.SIGUSR1)
     assert notes == [], "not where the program happened to be"
     signalled.turn()
     signalled.turn(0)
     assert notes == ["called"]
 
 
-def test_a_signal_that_came_several_times_is_handled_once(signalled: EventLoop) -> None:
-    notes: list[str] = []
-    signalled.on_signal(signal.SIGUSR1, noting(notes, "called"))
-    for _ in range(3):
-        signal.raise_signal(signal.SIGUSR1)
-    signalled.turn()
-    signalled.turn(0)
-    assert notes == ["called"]
-
-
-def test_each_signal_has_its_handler(signalled: EventLoop) -> None:
-    notes: list[str] = []
-    signalled.on_signal(signal.SIGUSR1, noting(notes, "one"))
-    signalled.on_signal(signal.SIGUSR2, noting(notes, "two"))
+def test_each_signal_has_its_handler(signalled: EventLoop, notes: Notes) -> None:
+    signalled.on_signal(signal.SIGUSR1, notes.taking("one"))
+    signalled.on_signal(signal.SIGUSR2, notes.taking("two"))
     signal.raise_signal(signal.SIGUSR2)
     signal.raise_signal(signal.SIGUSR1)
     signalled.turn()
     assert sorted(notes) == ["one", "two"]
 
 
-def test_among_thousands_of_signals_no_other_is_lost(signalled: EventLoop, capfd: pytest.CaptureFixture[str]) -> None:
-    notes: list[str] = []
-    signalled.on_signal(signal.SIGUSR1, noting(notes, "many"))
-    signalled.on_signal(signal.SIGUSR2, noting(notes, "other"))
+def test_among_thousands_of_signals_no_other_is_lost(
+    signalled: EventLoop, capfd: pytest.CaptureFixture[str], notes: Notes
+) -> None:
+    signalled.on_signal(signal.SIGUSR1, notes.taking("many"))
+    signalled.on_signal(signal.SIGUSR2, notes.taking("other"))
     for _ in range(5000):
         signal.raise_signal(signal.SIGUSR1)
     signal.raise_signal(signal.SIGUSR2)
@@ -523,27 +521,24 @@ def test_a_hang_up_that_is_ignored_stays_so(signalled: EventLoop) -> None:
     assert asked == [signal.SIGTERM]
 
 
-def test_a_signal_ends_a_wait(signalled: EventLoop) -> None:
-    notes: list[str] = []
-    signalled.on_signal(signal.SIGALRM, noting(notes, "called"))
+def test_a_signal_ends_a_wait(signalled: EventLoop, notes: Notes) -> None:
+    signalled.on_signal(signal.SIGALRM, notes.taking("called"))
     signal.setitimer(signal.ITIMER_REAL, 0.002)
     signalled.turn()
     assert notes == ["called"]
 
 
-def test_several_handlers_of_a_signal_are_called_in_their_order(signalled: EventLoop) -> None:
-    notes: list[str] = []
-    signalled.on_signal(signal.SIGUSR1, noting(notes, "earlier"))
-    signalled.on_signal(signal.SIGUSR1, noting(notes, "later"))
+def test_several_handlers_of_a_signal_are_called_in_their_order(signalled: EventLoop, notes: Notes) -> None:
+    signalled.on_signal(signal.SIGUSR1, notes.taking("earlier"))
+    signalled.on_signal(signal.SIGUSR1, notes.taking("later"))
     signal.raise_signal(signal.SIGUSR1)
     signalled.turn()
     assert notes == ["earlier", "later"]
 
 
-def test_signals_that_are_somebody_elses_are_left_to_them(signalled: EventLoop) -> None:
-    notes: list[str] = []
-    signalled.on_signal(signal.SIGUSR1, noting(notes, "ours"))
-    before = signal.signal(signal.SIGUSR2, noting(notes, "theirs"))
+def test_signals_that_are_somebody_elses_are_left_to_them(signalled: EventLoop, notes: Notes) -> None:
+    signalled.on_signal(signal.SIGUSR1, notes.taking("ours"))
+    before = signal.signal(signal.SIGUSR2, notes.taking("theirs"))
     try:
         signal.raise_signal(signal.SIGUSR2)
     finally:
@@ -553,12 +548,11 @@ def test_signals_that_are_somebody_elses_are_left_to_them(signalled: EventLoop) 
 
 
 @pytest.mark.usefixtures("_handlers_stay")
-def test_a_closed_loop_gives_signals_back() -> None:
-    notes: list[str] = []
-    before = signal.signal(signal.SIGUSR1, noting(notes, "before"))
+def test_a_closed_loop_gives_signals_back(notes: Notes) -> None:
+    before = signal.signal(signal.SIGUSR1, notes.taking("before"))
     loop = EventLoop()
-    loop.on_signal(signal.SIGUSR1, noting(notes, "loop"))
-    loop.on_signal(signal.SIGUSR1, noting(notes, "loop"))
+    loop.on_signal(signal.SIGUSR1, notes.taking("loop"))
+    loop.on_signal(signal.SIGUSR1, notes.taking("loop"))
     loop.close()
     signal.raise_signal(signal.SIGUSR1)
     signal.signal(signal.SIGUSR1, before)
@@ -578,7 +572,7 @@ def open_descriptors() -> set[int]:
 def test_a_closed_loop_leaves_no_descriptor_open() -> None:
     before = open_descriptors()
     loop = EventLoop()
-    loop.on_signal(signal.SIGUSR1, noting([], ""))
+    loop.on_signal(signal.SIGUSR1, nothing)
     opened = open_descriptors() - before
     assert opened
     assert not any(map(os.get_inheritable, opened)), "a child must not have them"
@@ -597,12 +591,13 @@ def fail(*_: object) -> None:
     raise MishapError
 
 
-def test_an_error_of_a_handler_ends_the_turn_and_nothing_ready_is_lost(loop: EventLoop, pipes: list[Pipe]) -> None:
-    notes: list[str] = []
+def test_an_error_of_a_handler_ends_the_turn_and_nothing_ready_is_lost(
+    loop: EventLoop, pipes: list[Pipe], notes: Notes
+) -> None:
     loop.watch(pipes[0].read_end, READ, fail)
-    loop.watch(pipes[1].read_end, READ, noting(notes, "second"))
+    loop.watch(pipes[1].read_end, READ, notes.taking("second"))
     for each in pipes:
-        os.write(each.write_end, b"x")
+        each.write()
     with pytest.raises(MishapError):
         loop.turn()
     loop.unwatch(pipes[0].read_end)
@@ -610,10 +605,9 @@ def test_an_error_of_a_handler_ends_the_turn_and_nothing_ready_is_lost(loop: Eve
     assert notes == ["second"]
 
 
-def test_an_error_of_a_timer_ends_the_turn_and_the_others_are_still_due(timed: TimedLoop) -> None:
-    notes: list[str] = []
+def test_an_error_of_a_timer_ends_the_turn_and_the_others_are_still_due(timed: TimedLoop, notes: Notes) -> None:
     timed.after(1.0, fail)
-    timed.after(1.0, noting(notes, "second"))
+    timed.after(1.0, notes.taking("second"))
     with pytest.raises(MishapError):
         timed.turn()
     timed.turn()

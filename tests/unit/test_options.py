@@ -227,6 +227,7 @@ NO_SERVER = "is no address of a server; write it as HOST:PORT; the option alone 
         (["Tasks", "-l", ""], "argument -l/--label: it must be printable and not empty"),
         (["Tasks", "-l", "a\nb"], "argument -l/--label: it must be printable and not empty"),
         (["Tasks", "-p", ""], "argument -p/--prefix: it must not be empty"),
+        (["Tasks", "--mailTo", "a b"], "argument --mailTo: it must be one mail address, not 'a b'"),
         (["Tasks", "--logfile="], "argument --logfile: it must not be empty"),
         (["Tasks", "-E", ""], "argument -E/--env-resource: it must be printable and not empty"),
         (
@@ -302,61 +303,83 @@ def test_tasks_cannot_come_from_several_places(names: tuple[str, ...]) -> None:
         check_driver(DriverOptions(**sources))
 
 
-def test_options_of_a_resume_need_one() -> None:
-    check_driver(TASKS)
-    check_driver(replace(TASKS, retry=True, force_resume=True, resume_from=("a",)))
-    with pytest.raises(UsageError, match="-S begins without hosts, and -s names some"):
-        check_driver(replace(TASKS, startup_only=True, ssh_nodes=((SshNode("a", 1),),)))
-    with pytest.raises(UsageError, match="-R needs -r STATUSFILE"):
-        check_driver(replace(TASKS, retry=True))
-    with pytest.raises(UsageError, match="--force-resume needs -r STATUSFILE"):
-        check_driver(replace(TASKS, force_resume=True))
+SOME_HOSTS = ((SshNode("a", 1),),)
+RETIRES_NONE = (
+    "-S begins without hosts, and --retire-cmd gives some back (give --retire-cmd to the script that adds them)"
+)
+RETIRES_HOSTS = "--retire-cmd gives back nodes of a job, and -s names hosts instead (leave out one of the two)"
 
 
-def test_a_command_that_gives_nodes_back_is_for_those_of_a_job() -> None:
-    hosts = ((SshNode("a", 1),),)
-    check_driver(replace(TASKS, retire_command="free"))
-    check_driver(replace(TASKS, no_retire=True, ssh_nodes=hosts))
-    with pytest.raises(UsageError, match="--retire-cmd gives back nodes of a job, and -s names hosts instead"):
-        check_driver(replace(TASKS, retire_command="free", ssh_nodes=hosts))
-    with pytest.raises(UsageError, match="-S begins without hosts, and --retire-cmd gives some back"):
-        check_driver(replace(TASKS, retire_command="free", startup_only=True))
-    with pytest.raises(UsageError, match="--retire-cmd gives back nodes of a job, and -s names hosts instead"):
-        parse_context(["--run=r", "--retire-cmd=free", "-s", "a:1"], "script")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"resume_from": ("a",)},
+        {"resume_from": ("a",), "retry": True, "force_resume": True},
+        {"mail_to": "me"},
+        {"mail_to": "me", "mail_frequency": 3},
+        {"startup_only": True},
+        {"ssh_nodes": SOME_HOSTS},
+        {"ssh_nodes": SOME_HOSTS, "no_retire": True},
+        {"retire_command": "free"},
+    ],
+)
+def test_what_goes_together_is_accepted(options: dict[str, Any]) -> None:
+    check_driver(replace(TASKS, **options))
 
 
-def test_a_frequency_of_mails_needs_an_address() -> None:
-    check_driver(replace(TASKS, mail_to="me"))
-    check_driver(replace(TASKS, mail_to="me", mail_frequency=3))
-    for frequency in (1, 3):
-        with pytest.raises(UsageError, match="--mailFreq needs --mailTo ADDR"):
-            check_driver(replace(TASKS, mail_frequency=frequency))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"retry": True}, "-R needs -r STATUSFILE (name the status file of the run to resume)"),
+        ({"force_resume": True}, "--force-resume needs -r STATUSFILE (name the status file of the run to resume)"),
+        ({"mail_frequency": 1}, "--mailFreq needs --mailTo ADDR (name the address that mails go to)"),
+        ({"mail_frequency": 3}, "--mailFreq needs --mailTo ADDR (name the address that mails go to)"),
+        (
+            {"startup_only": True, "ssh_nodes": SOME_HOSTS},
+            "-S begins without hosts, and -s names some (leave out one of the two)",
+        ),
+        ({"startup_only": True, "retire_command": "free"}, RETIRES_NONE),
+        ({"ssh_nodes": SOME_HOSTS, "retire_command": "free"}, RETIRES_HOSTS),
+    ],
+)
+def test_what_does_not_go_together_or_lacks_something_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        check_driver(replace(TASKS, **options))
+    assert str(error.value) == message
 
 
-@pytest.mark.parametrize("address", ["me", "me@example.org", "o'hara+runs@host", "jürgen@x"])
-def test_mails_go_to_one_address(address: str) -> None:
-    assert parsed(DriverOptions, "--mailTo", address, "").mail_to == address
-
-
-@pytest.mark.parametrize("address", ["", "@", "a b", "a,b", "a@x;b@x", "A <a@x>", "a@x\nBcc: b@x", "a\0", "a\udcff"])
-def test_what_is_no_mail_address_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match="--mailTo: it must be one mail address") as raised:
-        parsed(DriverOptions, "--mailTo", address, "")
-    assert raised.value.message.isprintable()
-
-
-def test_options_of_a_driver_are_checked_as_they_are_read() -> None:
+def test_options_of_a_driver_are_read() -> None:
     assert parse_driver(["-e", "Tasks"], "disbatch") == DriverOptions(exit_code=True, task_file="Tasks")
-    with pytest.raises(UsageError, match="-R needs -r STATUSFILE"):
-        parse_driver(["-R", "Tasks"], "disbatch")
-    for arguments in ([], ["-e"], ["--kvsserver"]):
-        with pytest.raises(UsageError, match="required: taskfile"):
-            parse_driver(arguments, "disbatch")
-    with pytest.raises(UsageError, match="exclude one another"):
-        parse_driver(["Tasks", "--taskserver"], "disbatch")
-    with pytest.raises(UsageError, match="unrecognized arguments: --no-such") as error:
-        parse_driver(["--no-such"], "python -m disbatch")
-    assert error.value.hint == "see python -m disbatch --help"
+
+
+NO_TASKS = "the following arguments are required: taskfile (or give --taskcommand or --taskserver)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-R", "Tasks"], "-R needs -r STATUSFILE (name the status file of the run to resume)"),
+        ([], NO_TASKS),
+        (["-e"], NO_TASKS),
+        (["--kvsserver"], NO_TASKS),
+        (
+            ["Tasks", "--taskserver"],
+            "a taskfile, --taskcommand and --taskserver exclude one another (leave out all but one)",
+        ),
+        (["--no-such"], "unrecognized arguments: --no-such (see python -m disbatch --help)"),
+    ],
+)
+def test_options_of_a_driver_are_checked_as_they_are_read(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_driver(arguments, "python -m disbatch")
+    assert str(error.value) == message
+
+
+def test_options_of_a_context_are_read() -> None:
+    of_a_run = ["--run", "/data/run"]
+    assert parse_context([*of_a_run, "-s", "a:1"], "dbUtil.sh").nodes == (SshNode("a", 1),)
+    assert parse_context([*of_a_run, "--stop", "engine", "h1", "--now"], "dbUtil.sh").stop == ("engine", "h1")
 
 
 @pytest.mark.parametrize(
@@ -369,23 +392,14 @@ def test_options_of_a_driver_are_checked_as_they_are_read() -> None:
             "argument --stop: 'run' cannot be stopped (write --stop context NAME or --stop engine NAME)",
         ),
         (["--now"], "--now needs --stop (name what is to be stopped)"),
+        (["--run=r", "--retire-cmd=free", "-s", "a:1"], RETIRES_HOSTS),
+        (["-s", "a:1"], "--context is told its run by the run's script (call that, <unique id>_dbUtil.sh)"),
     ],
 )
-def test_what_is_to_be_stopped_is_named(arguments: list[str], message: str) -> None:
+def test_options_of_a_context_are_checked_as_they_are_read(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_context(arguments, "dbUtil.sh")
     assert str(error.value) == message
-
-
-def test_options_of_a_context_are_read() -> None:
-    of_a_run = ["--run", "/data/run"]
-    assert parse_context([*of_a_run, "-s", "a:1"], "dbUtil.sh").nodes == (SshNode("a", 1),)
-    assert parse_context([*of_a_run, "--stop", "engine", "h1", "--now"], "dbUtil.sh").stop == ("engine", "h1")
-
-
-def test_a_context_belongs_to_a_run() -> None:
-    with pytest.raises(UsageError, match="--context is told its run by the run's script"):
-        parse_context(["-s", "a:1"], "dbUtil.sh")
 
 
 # Help.
@@ -494,11 +508,6 @@ def test_a_context_reads_what_the_driver_hands_on() -> None:
     assert (context.cpus_per_task, context.tasks_per_node, context.label) == (0.5, 1, None)
 
 
-def test_values_at_their_defaults_are_not_handed_on() -> None:
-    assert arguments_for(DriverOptions()) == []
-    assert arguments_for(EngineRoleOptions(run="r"), ["rank", "label"]) == []
-
-
 @pytest.mark.parametrize(("argument", "name"), [("-p--", "prefix"), ("--resume-from=--", "resume_from")])
 def test_a_value_of_two_dashes_is_read_or_refused(argument: str, name: str) -> None:
     if sys.version_info >= (3, 13):
@@ -506,10 +515,6 @@ def test_a_value_of_two_dashes_is_read_or_refused(argument: str, name: str) -> N
     else:
         with pytest.raises(UsageError, match="'--' cannot be its value"):
             parsed(DriverOptions, argument, "Tasks")
-
-
-def test_a_value_that_looks_like_an_option_is_none() -> None:
-    assert arguments_for(JoinOptions(run="--kvs")) == ["--run=--kvs"]
 
 
 @pytest.mark.parametrize(

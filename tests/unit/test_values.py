@@ -170,6 +170,18 @@ def test_parsers_of_values_raise_value_errors_of_one_line_on_any_text(text: str)
             assert str(error).isprintable()  # noqa: PT017 - that it raises nothing else is the other half
 
 
+@pytest.mark.parametrize("text", ["me", "me@example.org", "o'hara+runs@host", "jürgen@x"])
+def test_mails_go_to_one_address(text: str) -> None:
+    assert mail_address(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "@", "a b", "a,b", "a@x;b@x", "A <a@x>", "a@x\nBcc: b@x", "a\0", "a\udcff"])
+def test_what_is_no_mail_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="it must be one mail address") as error:
+        mail_address(text)
+    assert str(error.value).isprintable()
+
+
 def test_mails_go_through_this_machine_unless_the_environment_names_another() -> None:
     assert mail_server_of_environment({}) == Address("localhost", 25)
     assert mail_server_of_environment({"DISBATCH_SMTP": ""}) == Address("localhost", 25)

@@ -10,7 +10,7 @@ from disbatch.driver.controller import Controller
 from disbatch.driver.membership import GRACE, OWN_TOKEN
 from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Task
 from disbatch.tasks import Phase as When
-from tests.unit.driver.simulation import VERSION, context_came, outcome, settings
+from tests.unit.driver.examples import VERSION, context_came, outcome, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,53 +15,14 @@ from typing import TYPE_CHECKING
 from disbatch import messages
 from disbatch.driver import events
 from disbatch.driver.controller import Controller, RunPhase
-from disbatch.driver.events import Settings
 from disbatch.driver.fleet import HELD_TASKS, EngineStage
 from disbatch.driver.membership import OWN_TOKEN
 from disbatch.engine import roster
-from disbatch.tasks import Barrier, Outcome, PerEngineTask, Task
+from disbatch.tasks import Barrier, PerEngineTask, Task
+from tests.unit.driver.examples import VERSION, context_came, outcome, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-VERSION = "1.0"
-
-
-def outcome(return_code: int = 0, elapsed: float = 1.0, *, interrupted: bool = False) -> Outcome:
-    return Outcome(
-        pid=4711,
-        return_code=return_code,
-        start=1.0,
-        elapsed=elapsed,
-        out_bytes=0,
-        out_snippet=b"",
-        err_bytes=0,
-        err_snippet=b"",
-        cpu_seconds=0.1,
-        peak_memory=1024,
-        interrupted=interrupted,
-    )
-
-
-def settings(*, exit_code: bool = False, fail_fast: bool = False, startup_only: bool = False) -> Settings:
-    return Settings(
-        VERSION, "job", "tasks", b"/data", "run.sh", "driver", startup_only, exit_code=exit_code, fail_fast=fail_fast
-    )
-
-
-def context_came(
-    token: str,
-    *cylinders: int,
-    label: str = "",
-    version: str = VERSION,
-    environment_resources: tuple[str, ...] = (),
-    task_limit: int = 0,
-    retires: bool = False,
-) -> messages.ContextCame:
-    nodes = tuple(messages.NodeOffer(f"{token}{number}", count, 1) for number, count in enumerate(cylinders))
-    return messages.ContextCame(
-        token, version, label, "SSH", "host", 99, nodes, environment_resources, task_limit, retires
-    )
 
 
 @dataclass(frozen=True)
@@ -91,9 +52,9 @@ class SimulatedEngine:
         # What the driver may know of it:
         self.ready_heard = self.farewell_sent = self.gone_heard = False
 
-    def come(self, version: str = VERSION) -> None:
+    def come(self) -> None:
         self.came = self.connected = True
-        self.outbox.append(messages.EngineCame(self.rank, version, "host", 100 + self.rank))
+        self.outbox.append(messages.EngineCame(self.rank, VERSION, "host", 100 + self.rank))
 
     def never_come(self) -> None:
         self.came = self.ended = True

@@ -21,13 +21,14 @@ from disbatch.driver.controller import (
 from disbatch.taskfile import Complaint
 from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Task
 from disbatch.tasks import Phase as When
+from tests.unit.driver.examples import context_came, outcome
 from tests.unit.driver.play import CANCEL, TOKEN, Play, barrier, play, skipped, task, tasks
-from tests.unit.driver.simulation import World, context_came, outcome
+from tests.unit.driver.simulation import World
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# The task list
+# Counts
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 )
 def test_counts_are_told_in_words(counts: Counts, words: str) -> None:
     assert counts.in_words == words
+
+
+# The task list
 
 
 def test_a_run_begins_with_reading_and_nothing_else() -> None:
@@ -87,14 +91,6 @@ def test_more_is_read_ahead_where_there_are_more_cylinders() -> None:
     assert run.all(events.ReadItems)[-1].limit == READ_AHEAD * 4
 
 
-def test_what_cannot_be_read_ends_the_run() -> None:
-    run = play(*tasks(0, 1, 2), cylinders=[1])
-    run.happens(events.ReadingFailed("no such disk"))
-    assert run.told == "no such disk"
-    assert run.said_to(0)[-1] == CANCEL
-    assert run.everybody_leaves() == events.EndRun(1, complete=False)
-
-
 def test_items_that_come_after_the_decision_to_stop_are_not_wanted() -> None:
     run = Play()
     run.reads(*tasks(0), ended=False)
@@ -123,10 +119,12 @@ def test_what_comes_before_a_fatal_complaint_runs_and_then_the_run_has_failed() 
 
 @pytest.mark.parametrize("is_another", [False, True])
 def test_a_list_that_cannot_be_read_on_ends_the_run(*, is_another: bool) -> None:
-    run = play(task(0))
+    run = play(*tasks(0, 1, 2), cylinders=[1])
     run.happens(events.ReadingFailed("it is gone", is_another=is_another))
     assert run.told == "it is gone"
+    assert run.said_to(0)[-1] == CANCEL
     assert run.controller.can_be_resumed is not is_another
+    assert run.everybody_leaves() == events.EndRun(1, complete=False)
 
 
 # Skipped tasks
@@ -140,7 +138,7 @@ def test_skipped_tasks_are_counted_and_need_no_engine() -> None:
 
 
 @pytest.mark.parametrize(("exit_code", "status"), [(False, 0), (True, 1)])
-def test_a_skipped_task_that_had_failed_counts_for_the_exit_status(exit_code: bool, status: int) -> None:  # noqa: FBT001
+def test_a_skipped_task_that_had_failed_counts_for_the_exit_status(*, exit_code: bool, status: int) -> None:
     run = Play(exit_code=exit_code)
     run.reads(skipped(0, failed=True))
     assert run.end == events.EndRun(status, complete=True)
@@ -259,6 +257,47 @@ def test_no_engine_holds_tasks_while_a_barrier_is_in_sight() -> None:
     assert run.given == {0: [0, 1]}
 
 
+# Limits of contexts
+
+
+def near_its_limit() -> Play:
+    """Let a context lack eight of its twenty tasks, and one of its engines be asked for what waits there."""
+    run = Play()
+    run.reads(*tasks(*range(12)), ended=False)
+    run.happens(context_came(TOKEN, 1, 1, task_limit=20))
+    run.comes(0)
+    run.comes(1)
+    run.is_ready(0)
+    run.ends(0, 0, elapsed=0.001)
+    run.is_ready(1)
+    run.ends(1, 11, elapsed=0.001)
+    assert run.said_to(0)[-1] == messages.ReturnTasks()
+    return run
+
+
+def test_a_limit_counts_no_task_that_comes_back() -> None:
+    run = near_its_limit()
+    (context,) = run.controller.fleet.contexts
+    returned = sorted(run.controller.fleet.engines[0].tasks)[1:]
+    run.reads(*tasks(*range(12, 40)), ended=False)
+    assert context.given == 20
+    assert run.said_to_context()[-1] != messages.EndContext(()), "what comes back is to be made up for first"
+    run.happens(messages.TasksReturned(0, tuple(returned)))
+    assert context.given == 20
+    assert run.said_to_context()[-1] == messages.EndContext(())
+    assert sum(map(len, run.given.values())) - len(returned) == 20
+
+
+@pytest.mark.parametrize("event", [events.EngineLost(0), messages.EngineLeft(0)])
+def test_an_engine_that_goes_unasked_does_not_keep_a_context_with_its_number(event: events.Event) -> None:
+    run = near_its_limit()
+    run.reads(*tasks(*range(12, 40)), ended=False)
+    run.happens(event)
+    run.happens(messages.EngineProcessEnded(0, 0, ""))
+    assert run.said_to_context()[-1] == messages.EndContext(())
+    assert run.said_to_context().count(messages.EndContext(())) == 1
+
+
 # Barriers
 
 
@@ -335,7 +374,7 @@ def test_a_failed_per_engine_command_fails_a_check() -> None:
 
 
 @pytest.mark.parametrize(("exit_code", "status"), [(False, 0), (True, 1)])
-def test_a_failed_task_counts_only_with_exit_code(exit_code: bool, status: int) -> None:  # noqa: FBT001
+def test_a_failed_task_counts_only_with_exit_code(*, exit_code: bool, status: int) -> None:
     run = play(*tasks(0, 1), exit_code=exit_code)
     run.ends(0, 0, return_code=1)
     run.ends(0, 1)
@@ -404,44 +443,6 @@ def test_a_signal_before_there_is_anything_ends_the_run_at_once() -> None:
     run.happens(events.SignalCame("SIGINT", 130))
     assert run.told == "got SIGINT before any task had started"
     assert run.end == events.EndRun(130, complete=False)
-
-
-def near_its_limit() -> Play:
-    """Let a context lack eight of its twenty tasks, and one of its engines be asked for what waits there."""
-    run = Play()
-    run.reads(*tasks(*range(12)), ended=False)
-    run.happens(context_came(TOKEN, 1, 1, task_limit=20))
-    run.comes(0)
-    run.comes(1)
-    run.is_ready(0)
-    run.ends(0, 0, elapsed=0.001)
-    run.is_ready(1)
-    run.ends(1, 11, elapsed=0.001)
-    assert run.said_to(0)[-1] == messages.ReturnTasks()
-    return run
-
-
-def test_a_limit_counts_no_task_that_comes_back() -> None:
-    run = near_its_limit()
-    (context,) = run.controller.fleet.contexts
-    returned = sorted(run.controller.fleet.engines[0].tasks)[1:]
-    run.reads(*tasks(*range(12, 40)), ended=False)
-    assert context.given == 20
-    assert run.said_to_context()[-1] != messages.EndContext(()), "what comes back is to be made up for first"
-    run.happens(messages.TasksReturned(0, tuple(returned)))
-    assert context.given == 20
-    assert run.said_to_context()[-1] == messages.EndContext(())
-    assert sum(map(len, run.given.values())) - len(returned) == 20
-
-
-@pytest.mark.parametrize("event", [events.EngineLost(0), messages.EngineLeft(0)])
-def test_an_engine_that_goes_unasked_does_not_keep_a_context_with_its_number(event: events.Event) -> None:
-    run = near_its_limit()
-    run.reads(*tasks(*range(12, 40)), ended=False)
-    run.happens(event)
-    run.happens(messages.EngineProcessEnded(0, 0, ""))
-    assert run.said_to_context()[-1] == messages.EndContext(())
-    assert run.said_to_context().count(messages.EndContext(())) == 1
 
 
 def test_a_signal_while_no_task_runs_speaks_of_none() -> None:

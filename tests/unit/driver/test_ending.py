@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -10,43 +9,44 @@ from disbatch.driver import ending
 from disbatch.driver.controller import Controller, Counts
 from disbatch.driver.feeder import EarlierRuns
 from disbatch.driver.recorder import Recorder
-from disbatch.statusfile import skipped_line, task_line
-from disbatch.tasks import NO_REPEAT, Task
-from tests.unit.driver.simulation import context_came, outcome, settings
+from disbatch.statusfile import skipped_line
+from tests.unit.driver.bench import write_to_full_disk
+from tests.unit.driver.examples import context_came, line, settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
-
-
-def line(task_id: int, return_code: int = 0) -> bytes:
-    return task_line(Task(task_id, task_id + 1, NO_REPEAT, b"true"), "node", outcome(return_code))
-
-
-def full(_descriptor: int, _data: bytes) -> int:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 # The status file
 
 
-def begun(path: Path) -> Recorder:
-    recorder = Recorder(str(path))
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "status"
+
+
+def begun(path: Path, write: Callable[[int, bytes], int] = os.write) -> Recorder:
+    recorder = Recorder(str(path), write)
     recorder.take_place()
     return recorder
 
 
-def test_the_last_lines_are_written(tmp_path: Path) -> None:
-    path = tmp_path / "status"
+@pytest.fixture
+def earlier(tmp_path: Path) -> EarlierRuns:
+    """A run in which tasks 0 and 1 failed, which are to be run again."""
+    (tmp_path / "earlier").write_bytes(line(0, 1) + line(1, 1))
+    return EarlierRuns([str(tmp_path / "earlier")], retry=True, by_id_alone=False)
+
+
+def test_the_last_lines_are_written(path: Path) -> None:
     recorder = begun(path)
     recorder.add(line(0))
     assert ending.close(recorder, str(path))
     assert path.read_bytes() == line(0)
 
 
-def test_a_run_cut_short_writes_down_what_it_has_not_come_to(tmp_path: Path) -> None:
-    (tmp_path / "earlier").write_bytes(line(0, 1) + line(1, 1))
-    earlier = EarlierRuns([str(tmp_path / "earlier")], retry=True, by_id_alone=False)
-    path = tmp_path / "status"
+def test_a_run_cut_short_writes_down_what_it_has_not_come_to(path: Path, earlier: EarlierRuns) -> None:
     recorder = begun(path)
     recorder.add(line(1))
     recorder.flush()
@@ -56,23 +56,18 @@ def test_a_run_cut_short_writes_down_what_it_has_not_come_to(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("cut_short", [False, True])
 def test_lines_that_cannot_be_written_are_told_of_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, cut_short: bool
+    path: Path, earlier: EarlierRuns, capsys: pytest.CaptureFixture[str], *, cut_short: bool
 ) -> None:
-    (tmp_path / "earlier").write_bytes(line(0, 1))
-    earlier = EarlierRuns([str(tmp_path / "earlier")], retry=True, by_id_alone=False)
-    path = tmp_path / "status"
-    recorder = Recorder(str(path), full)
-    recorder.take_place()
+    recorder = begun(path, write_to_full_disk)
     recorder.add(line(1))
     assert not ending.close(recorder, str(path), earlier if cut_short else None)
     [told] = capsys.readouterr().err.splitlines()
     assert told.startswith("disbatch: cannot write the status file: No space left on device")
 
 
-def test_a_status_file_that_somebody_has_removed_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "earlier").write_bytes(line(0, 1))
-    earlier = EarlierRuns([str(tmp_path / "earlier")], retry=True, by_id_alone=False)
-    path = tmp_path / "status"
+def test_a_status_file_that_somebody_has_removed_is_told_of(
+    path: Path, earlier: EarlierRuns, capsys: pytest.CaptureFixture[str]
+) -> None:
     recorder = begun(path)
     path.unlink()
     assert not ending.close(recorder, str(path), earlier)

@@ -11,8 +11,7 @@ from disbatch.driver import events
 from disbatch.driver.controller import Controller
 from disbatch.records import is_record
 from disbatch.tasks import Task
-from tests.unit.driver.examples import example
-from tests.unit.driver.simulation import context_came, settings
+from tests.unit.driver.examples import context_came, example, settings
 
 EVENTS: tuple[type, ...] = get_args(events.Event)
 COMMANDS: tuple[type, ...] = get_args(events.Command)

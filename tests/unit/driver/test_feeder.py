@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 from itertools import cycle, islice, pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,20 +15,20 @@ from disbatch.driver.events import Event, Item, ItemsRead, ReadingFailed, Skippe
 from disbatch.driver.feeder import WARNINGS_SHOWN, EarlierRuns, Feeder
 from disbatch.errors import DisbatchError, StatusFileError
 from disbatch.eventloop import EventLoop
-from disbatch.statusfile import HEADER, skipped_line, task_line
+from disbatch.statusfile import HEADER, skipped_line
 from disbatch.taskfile import Complaint, TaskParser
 from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Task
-from tests.unit.driver.simulation import outcome
+from tests.unit.driver.examples import line, task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 
 class Bench:
-    """A feeder's surroundings: a real loop that is turned by hand, and what the feeder tells."""
+    """A feeder's surroundings: a real loop that is turned by hand, a folder, and what the feeder tells."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.loop = EventLoop()
         self.told: list[Event] = []
         self.descriptors: list[int] = []
@@ -35,14 +36,24 @@ class Bench:
     def feed_from(self, descriptor: int, earlier: EarlierRuns | None = None) -> Feeder:
         return Feeder(descriptor, earlier, self.loop, self.told.append)
 
-    def file(self, path: Path | str) -> int:
+    def feed(self, content: bytes, earlier: EarlierRuns | None = None) -> Feeder:
+        """Make a feeder that has its tasks from a file."""
+        path = self.folder / "tasks"
+        path.write_bytes(content)
+        return self.feed_from(self.open(path), earlier)
+
+    def feed_from_pipe(self) -> tuple[Feeder, Pipe]:
+        pipe = Pipe(self)
+        return self.feed_from(pipe.reading), pipe
+
+    def open(self, path: Path | str) -> int:
         self.descriptors.append(os.open(path, os.O_RDONLY))
         return self.descriptors[-1]
 
-    def pipe(self) -> tuple[int, Pipe]:
-        reading, writing = os.pipe()
-        self.descriptors.append(reading)
-        return reading, Pipe(self, writing)
+    def earlier(self, *recorded: bytes, retry: bool = False, by_id_alone: bool = False) -> EarlierRuns:
+        """One earlier run, with these lines in its status file."""
+        path = status_file(self.folder / "status", *recorded)
+        return earlier_runs(path, retry=retry, by_id_alone=by_id_alone)
 
     def close(self) -> None:
         self.loop.close()
@@ -68,6 +79,10 @@ class Bench:
         """Whether the loop watches anything."""
         return bool(self.loop.selector.get_map())
 
+    def resume(self, content: bytes, earlier: EarlierRuns) -> list[Item]:
+        """Items of a list of which an earlier run has done some."""
+        return self.read_everything(self.feed(content, earlier))
+
     def read_everything(self, feeder: Feeder, limit: int = 1000) -> list[Item]:
         """Items of a list that lies there as a whole."""
         items: list[Item] = []
@@ -83,11 +98,11 @@ class Bench:
 class Pipe:
     """The end of a pipe that a test writes to."""
 
-    def __init__(self, bench: Bench, descriptor: int) -> None:
+    def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.descriptor = descriptor
+        self.reading, self.descriptor = os.pipe()
         self.is_open = True
-        bench.descriptors.append(descriptor)
+        bench.descriptors += [self.reading, self.descriptor]
 
     def write(self, data: bytes) -> None:
         os.write(self.descriptor, data)
@@ -99,14 +114,10 @@ class Pipe:
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
-    made = Bench()
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
     yield made
     made.close()
-
-
-def task(task_id: int, command: bytes = b"true") -> Task:
-    return Task(task_id, task_id + 1, NO_REPEAT, command)
 
 
 def commands(items: Sequence[Item]) -> list[bytes]:
@@ -116,32 +127,27 @@ def commands(items: Sequence[Item]) -> list[bytes]:
 # Files
 
 
-def test_the_items_of_a_file_come_in_order_and_then_the_end(bench: Bench, tmp_path: Path) -> None:
-    path = tmp_path / "tasks"
-    path.write_bytes(b"#DISBATCH PERENGINE START prepare\na\n\n# comment\nb\n#DISBATCH BARRIER\n#DISBATCH NONSENSE\nc")
-    items = bench.read_everything(bench.feed_from(bench.file(path)))
+def test_the_items_of_a_file_come_in_order_and_then_the_end(bench: Bench) -> None:
+    content = b"#DISBATCH PERENGINE START prepare\na\n\n# comment\nb\n#DISBATCH BARRIER\n#DISBATCH NONSENSE\nc"
+    items = bench.read_everything(bench.feed(content))
     assert [type(item) for item in items] == [PerEngineTask, Task, Task, Barrier, Complaint, Task]
     assert commands(items) == [b"a", b"b", b"c"]
     assert items[-1] == Task(3, 8, NO_REPEAT, b"c")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"# nothing but\n\n# comments\n" * 10_000])
-def test_a_file_without_tasks_ends_at_once(bench: Bench, tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "tasks"
-    path.write_bytes(content)
-    bench.feed_from(bench.file(path)).read(10)
+def test_a_file_without_tasks_ends_at_once(bench: Bench, content: bytes) -> None:
+    bench.feed(content).read(10)
     assert bench.items() == ItemsRead((), ended=True)
 
 
 def test_the_null_device_is_an_empty_file(bench: Bench) -> None:
-    bench.feed_from(bench.file(os.devnull)).read(10)
+    bench.feed_from(bench.open(os.devnull)).read(10)
     assert bench.items() == ItemsRead((), ended=True)
 
 
-def test_a_file_is_read_without_waiting(bench: Bench, tmp_path: Path) -> None:
-    path = tmp_path / "tasks"
-    path.write_bytes(b"true\n" * 100)
-    feeder = bench.feed_from(bench.file(path))
+def test_a_file_is_read_without_waiting(bench: Bench) -> None:
+    feeder = bench.feed(b"true\n" * 100)
     for _ in range(12):
         feeder.read(10)
         bench.items()
@@ -149,10 +155,8 @@ def test_a_file_is_read_without_waiting(bench: Bench, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 3, 7, 100])
-def test_no_more_items_come_than_were_asked_for(bench: Bench, tmp_path: Path, limit: int) -> None:
-    path = tmp_path / "tasks"
-    path.write_bytes(b"true\n#DISBATCH REPEAT 20 true\n#DISBATCH BARRIER\ntrue\n")
-    feeder = bench.feed_from(bench.file(path))
+def test_no_more_items_come_than_were_asked_for(bench: Bench, limit: int) -> None:
+    feeder = bench.feed(b"true\n#DISBATCH REPEAT 20 true\n#DISBATCH BARRIER\ntrue\n")
     ids: list[int] = []
     ended = False
     while not ended:
@@ -165,24 +169,21 @@ def test_no_more_items_come_than_were_asked_for(bench: Bench, tmp_path: Path, li
     assert ids == list(range(23))
 
 
-def test_no_more_of_a_file_is_read_than_is_needed(bench: Bench, tmp_path: Path) -> None:
-    path = tmp_path / "tasks"
-    path.write_bytes(b"echo some task of the usual length\n" * 100_000)
-    descriptor = bench.file(path)
-    feeder = bench.feed_from(descriptor)
+def test_no_more_of_a_file_is_read_than_is_needed(bench: Bench) -> None:
+    content = b"echo some task of the usual length\n" * 100_000
+    feeder = bench.feed(content)
+    [descriptor] = bench.descriptors
     assert os.lseek(descriptor, 0, os.SEEK_CUR) == 0, "it was read from before anybody asked"
     feeder.read(10)
     one_chunk = os.lseek(descriptor, 0, os.SEEK_CUR)
-    assert one_chunk < path.stat().st_size // 10
+    assert one_chunk < len(content) // 10
     for _ in range(20):
         feeder.read(10)
     assert os.lseek(descriptor, 0, os.SEEK_CUR) == one_chunk, "it was read from although lines were left"
 
 
-def test_a_repeat_of_a_thousand_million_is_given_out_as_it_is_asked_for(bench: Bench, tmp_path: Path) -> None:
-    path = tmp_path / "tasks"
-    path.write_bytes(b"#DISBATCH REPEAT 1000000000 true\n")
-    feeder = bench.feed_from(bench.file(path))
+def test_a_repeat_of_a_thousand_million_is_given_out_as_it_is_asked_for(bench: Bench) -> None:
+    feeder = bench.feed(b"#DISBATCH REPEAT 1000000000 true\n")
     for beginning in (0, 50):
         feeder.read(50)
         event = bench.items()
@@ -193,9 +194,8 @@ def test_a_repeat_of_a_thousand_million_is_given_out_as_it_is_asked_for(bench: B
 
 
 def test_after_a_fatal_mistake_nothing_more_is_read(bench: Bench) -> None:
-    reading, pipe = bench.pipe()
+    feeder, pipe = bench.feed_from_pipe()
     pipe.write(b"true\n#DISBATCH PERENGINE START too late\nfalse\n")
-    feeder = bench.feed_from(reading)
     feeder.read(10)
     bench.turn()
     event = bench.items()
@@ -210,8 +210,7 @@ def test_after_a_fatal_mistake_nothing_more_is_read(bench: Bench) -> None:
 
 
 def test_a_line_from_a_pipe_is_told_of_as_soon_as_it_is_there(bench: Bench) -> None:
-    reading, pipe = bench.pipe()
-    feeder = bench.feed_from(reading)
+    feeder, pipe = bench.feed_from_pipe()
     for number in range(3):
         feeder.read(10)
         bench.turn()
@@ -222,8 +221,7 @@ def test_a_line_from_a_pipe_is_told_of_as_soon_as_it_is_there(bench: Bench) -> N
 
 
 def test_a_pipe_ends_when_its_writer_has_closed_it(bench: Bench) -> None:
-    reading, pipe = bench.pipe()
-    feeder = bench.feed_from(reading)
+    feeder, pipe = bench.feed_from_pipe()
     pipe.write(b"true\n")
     pipe.close()
     feeder.read(10)
@@ -236,8 +234,8 @@ def test_a_pipe_ends_when_its_writer_has_closed_it(bench: Bench) -> None:
 
 
 def test_a_line_that_comes_in_pieces_is_one_task(bench: Bench) -> None:
-    reading, pipe = bench.pipe()
-    bench.feed_from(reading).read(10)
+    feeder, pipe = bench.feed_from_pipe()
+    feeder.read(10)
     for piece in (b"ec", b"ho ", b"x" * 10_000):
         pipe.write(piece)
         bench.turn()
@@ -248,8 +246,8 @@ def test_a_line_that_comes_in_pieces_is_one_task(bench: Bench) -> None:
 
 
 def test_a_last_line_without_its_end_counts_when_the_pipe_ends(bench: Bench) -> None:
-    reading, pipe = bench.pipe()
-    bench.feed_from(reading).read(10)
+    feeder, pipe = bench.feed_from_pipe()
+    feeder.read(10)
     pipe.write(b"true")
     bench.turn()
     assert not bench.told
@@ -259,10 +257,10 @@ def test_a_last_line_without_its_end_counts_when_the_pipe_ends(bench: Bench) -> 
 
 
 def test_comments_from_a_pipe_are_no_answer(bench: Bench) -> None:
-    reading, pipe = bench.pipe()
-    bench.feed_from(reading).read(10)
-    for line in (b"# comment\n", b"\n", b"#DISBATCH PREFIX echo \n"):
-        pipe.write(line)
+    feeder, pipe = bench.feed_from_pipe()
+    feeder.read(10)
+    for text in (b"# comment\n", b"\n", b"#DISBATCH PREFIX echo \n"):
+        pipe.write(text)
         bench.turn()
         assert not bench.told
     pipe.write(b"x\n")
@@ -271,8 +269,7 @@ def test_comments_from_a_pipe_are_no_answer(bench: Bench) -> None:
 
 
 def test_what_nobody_has_asked_for_stays_in_the_pipe(bench: Bench) -> None:
-    reading, pipe = bench.pipe()
-    feeder = bench.feed_from(reading)
+    feeder, pipe = bench.feed_from_pipe()
     feeder.read(1)
     pipe.write(b"a\nb\n")
     bench.turn()
@@ -283,13 +280,12 @@ def test_what_nobody_has_asked_for_stays_in_the_pipe(bench: Bench) -> None:
     assert not bench.told
     feeder.read(5)
     assert commands(bench.items().items) == [b"b"], "what was read before is told of at once, without waiting for more"
-    assert os.read(reading, 10) == b"c\n"
+    assert os.read(pipe.reading, 10) == b"c\n"
 
 
 def test_a_pipe_that_somebody_else_has_emptied_is_waited_for(bench: Bench) -> None:
-    reading, pipe = bench.pipe()
-    os.set_blocking(reading, False)
-    feeder = bench.feed_from(reading)
+    feeder, pipe = bench.feed_from_pipe()
+    os.set_blocking(pipe.reading, False)
     feeder.read(10)
     feeder._go_on(ready=True)
     assert not bench.told
@@ -322,7 +318,7 @@ def test_however_a_pipe_cuts_the_list_every_item_comes_once(
     parser.end()
     edges = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     pieces = [whole[start:end] for start, end in pairwise(edges)]
-    bench = Bench()
+    bench = Bench(Path())  # which it has no use for
     try:
         assert read_in_pieces(bench, pieces, limits) == parser.take(1000)
     finally:
@@ -331,8 +327,7 @@ def test_however_a_pipe_cuts_the_list_every_item_comes_once(
 
 def read_in_pieces(bench: Bench, pieces: list[bytes], limits: list[int]) -> list[Item]:
     """Items of a list that somebody writes into a pipe, a piece whenever the feeder has nothing to tell."""
-    reading, pipe = bench.pipe()
-    feeder = bench.feed_from(reading)
+    feeder, pipe = bench.feed_from_pipe()
     items: list[Item] = []
     for limit in islice(cycle(limits), 1000):
         feeder.read(limit)
@@ -355,7 +350,7 @@ def read_in_pieces(bench: Bench, pieces: list[bytes], limits: list[int]) -> list
 
 
 def test_a_file_that_cannot_be_read_on_is_told_of(bench: Bench, tmp_path: Path) -> None:
-    bench.feed_from(bench.file(tmp_path)).read(10)
+    bench.feed_from(bench.open(tmp_path)).read(10)
     assert bench.answer() == ReadingFailed("cannot read the task file any further: Is a directory")
 
 
@@ -378,10 +373,6 @@ def test_a_connection_that_breaks_is_told_of_and_not_waited_for_again(bench: Ben
 # Resuming
 
 
-def line(task_id: int, return_code: int = 0, command: bytes = b"true") -> bytes:
-    return task_line(task(task_id, command), "node", outcome(return_code))
-
-
 def status_file(path: Path, *recorded: bytes) -> str:
     path.write_bytes(b"".join(recorded))
     return str(path)
@@ -389,12 +380,6 @@ def status_file(path: Path, *recorded: bytes) -> str:
 
 def earlier_runs(*paths: str, retry: bool = False, by_id_alone: bool = False) -> EarlierRuns:
     return EarlierRuns(paths, retry=retry, by_id_alone=by_id_alone)
-
-
-def resume(bench: Bench, tmp_path: Path, content: bytes, earlier: EarlierRuns) -> list[Item]:
-    path = tmp_path / "tasks"
-    path.write_bytes(content)
-    return bench.read_everything(bench.feed_from(bench.file(path), earlier))
 
 
 def test_the_lines_of_all_tasks_that_are_not_run_again_are_carried_over(tmp_path: Path) -> None:
@@ -418,8 +403,8 @@ def test_a_run_that_was_to_retry_and_was_cut_short_keeps_the_lines_of_what_it_ha
     assert list(earlier_runs(first).lines_still_true([])) == []
 
 
-def test_a_status_file_that_cannot_be_read_once_more_is_named(tmp_path: Path) -> None:
-    earlier = earlier_runs(status_file(tmp_path / "first", line(0)))
+def test_a_status_file_that_cannot_be_read_once_more_is_named(bench: Bench) -> None:
+    earlier = bench.earlier(line(0))
     earlier._files[0].close()
     earlier._files[0] = open("/proc/self/mem", "rb")  # noqa: SIM115 - its first bytes cannot be read
     with pytest.raises(DisbatchError, match="cannot read the status file /proc/self/mem any further"):
@@ -427,9 +412,9 @@ def test_a_status_file_that_cannot_be_read_once_more_is_named(tmp_path: Path) ->
     earlier._files[0].close()
 
 
-def test_a_recorded_task_is_skipped_with_its_line_and_others_run(bench: Bench, tmp_path: Path) -> None:
-    path = status_file(tmp_path / "status", line(2, return_code=3), line(0))
-    items = resume(bench, tmp_path, b"true\ntrue\ntrue\n#DISBATCH BARRIER\n", earlier_runs(path))
+def test_a_recorded_task_is_skipped_with_its_line_and_others_run(bench: Bench) -> None:
+    earlier = bench.earlier(line(2, return_code=3), line(0))
+    items = bench.resume(b"true\ntrue\ntrue\n#DISBATCH BARRIER\n", earlier)
     assert items == [
         SkippedTask(task(0), skipped_line(line(0)), failed=False),
         task(1),
@@ -438,16 +423,14 @@ def test_a_recorded_task_is_skipped_with_its_line_and_others_run(bench: Bench, t
     ]
 
 
-def test_a_skipped_task_of_a_skipping_run_is_skipped_again(bench: Bench, tmp_path: Path) -> None:
-    path = status_file(tmp_path / "status", HEADER, skipped_line(line(0)))
-    assert resume(bench, tmp_path, b"true\n", earlier_runs(path)) == [
-        SkippedTask(task(0), skipped_line(line(0)), failed=False)
-    ]
+def test_a_skipped_task_of_a_skipping_run_is_skipped_again(bench: Bench) -> None:
+    items = bench.resume(b"true\n", bench.earlier(HEADER, skipped_line(line(0))))
+    assert items == [SkippedTask(task(0), skipped_line(line(0)), failed=False)]
 
 
-def test_retry_runs_failed_tasks_again(bench: Bench, tmp_path: Path) -> None:
-    path = status_file(tmp_path / "status", line(0), line(1, return_code=1))
-    first, second = resume(bench, tmp_path, b"true\ntrue\n", earlier_runs(path, retry=True))
+def test_retry_runs_failed_tasks_again(bench: Bench) -> None:
+    earlier = bench.earlier(line(0), line(1, return_code=1), retry=True)
+    first, second = bench.resume(b"true\ntrue\n", earlier)
     assert isinstance(first, SkippedTask)
     assert second == task(1)
 
@@ -460,18 +443,15 @@ def test_of_several_files_a_success_counts_wherever_it_stands(
     failed, succeeded = line(0, return_code=1), line(0)
     files = [status_file(tmp_path / "status0", failed), status_file(tmp_path / "status1", line(1), succeeded)]
     earlier = earlier_runs(*(files[number] for number in order), retry=retry)
-    assert resume(bench, tmp_path, b"true\ntrue\ntrue\n", earlier) == [
+    assert bench.resume(b"true\ntrue\ntrue\n", earlier) == [
         SkippedTask(task(0), skipped_line(line(0)), failed=False),
         SkippedTask(task(1), skipped_line(line(1)), failed=False),
         task(2),
     ]
 
 
-def test_a_task_that_differs_ends_the_reading_and_names_both(bench: Bench, tmp_path: Path) -> None:
-    path = status_file(tmp_path / "status", line(1, command=b"echo old"))
-    tasks = tmp_path / "tasks"
-    tasks.write_bytes(b"true\necho new\n")
-    bench.feed_from(bench.file(tasks), earlier_runs(path)).read(10)
+def test_a_task_that_differs_ends_the_reading_and_names_both(bench: Bench) -> None:
+    bench.feed(b"true\necho new\n", bench.earlier(line(1, command=b"echo old"))).read(10)
     failure = bench.answer()
     assert isinstance(failure, ReadingFailed)
     assert failure.is_another
@@ -479,31 +459,27 @@ def test_a_task_that_differs_ends_the_reading_and_names_both(bench: Bench, tmp_p
         assert word in failure.reason
 
 
-def test_a_forced_resume_goes_by_the_id_and_warns(bench: Bench, tmp_path: Path) -> None:
+def test_a_forced_resume_goes_by_the_id_and_warns(bench: Bench) -> None:
     old = line(0, command=b"echo old")
-    path = status_file(tmp_path / "status", old)
-    warning, skipped = resume(bench, tmp_path, b"echo new\n", earlier_runs(path, by_id_alone=True))
+    warning, skipped = bench.resume(b"echo new\n", bench.earlier(old, by_id_alone=True))
     assert isinstance(warning, Complaint)
     assert not warning.fatal
     assert "task 0 " in warning.text
     assert skipped == SkippedTask(task(0, b"echo new"), skipped_line(old), failed=False)
 
 
-def test_a_forced_resume_warns_of_what_it_runs_again_too(bench: Bench, tmp_path: Path) -> None:
-    path = status_file(tmp_path / "status", line(0, return_code=1, command=b"echo old"))
-    warning, again = resume(bench, tmp_path, b"echo new\n", earlier_runs(path, retry=True, by_id_alone=True))
+def test_a_forced_resume_warns_of_what_it_runs_again_too(bench: Bench) -> None:
+    earlier = bench.earlier(line(0, return_code=1, command=b"echo old"), retry=True, by_id_alone=True)
+    warning, again = bench.resume(b"echo new\n", earlier)
     assert isinstance(warning, Complaint)
     assert again == task(0, b"echo new")
 
 
 @pytest.mark.parametrize("differing", [WARNINGS_SHOWN, WARNINGS_SHOWN + 1, WARNINGS_SHOWN + 4])
 @pytest.mark.parametrize("limit", [1, 3, 1000])
-def test_many_warnings_of_a_forced_resume_are_counted(bench: Bench, tmp_path: Path, differing: int, limit: int) -> None:
-    old = [line(number, command=b"echo old") for number in range(differing)]
-    earlier = earlier_runs(status_file(tmp_path / "status", *old), by_id_alone=True)
-    tasks = tmp_path / "tasks"
-    tasks.write_bytes(b"echo new\n" * differing)
-    items = bench.read_everything(bench.feed_from(bench.file(tasks), earlier), limit)
+def test_many_warnings_of_a_forced_resume_are_counted(bench: Bench, differing: int, limit: int) -> None:
+    earlier = bench.earlier(*(line(number, command=b"echo old") for number in range(differing)), by_id_alone=True)
+    items = bench.read_everything(bench.feed(b"echo new\n" * differing, earlier), limit)
     assert sum(isinstance(item, SkippedTask) for item in items) == differing
     texts = [item.text for item in items if isinstance(item, Complaint)]
     more = differing - WARNINGS_SHOWN
@@ -513,20 +489,19 @@ def test_many_warnings_of_a_forced_resume_are_counted(bench: Bench, tmp_path: Pa
         assert isinstance(items[-1], Complaint)
 
 
-def test_a_torn_last_line_is_warned_of_and_its_task_runs(bench: Bench, tmp_path: Path) -> None:
-    path = status_file(tmp_path / "status", line(0), line(1)[:-5])
-    earlier = earlier_runs(path)
-    assert len(earlier.warnings) == 1
-    assert earlier.warnings[0].startswith(f"{path}: line 2 is cut off")
-    assert resume(bench, tmp_path, b"true\ntrue\n", earlier)[1] == task(1)
+def test_a_torn_last_line_is_warned_of_and_its_task_runs(bench: Bench) -> None:
+    earlier = bench.earlier(line(0), line(1)[:-5])
+    [warning] = earlier.warnings
+    assert warning.startswith(f"{bench.folder}/status: line 2 is cut off")
+    assert bench.resume(b"true\ntrue\n", earlier)[1] == task(1)
 
 
-def test_a_status_file_is_read_on_when_it_has_another_name(bench: Bench, tmp_path: Path) -> None:
-    path = tmp_path / "status"
-    earlier = earlier_runs(status_file(path, line(0)))
-    path.rename(tmp_path / "status.1")
+def test_a_status_file_is_read_on_when_it_has_another_name(bench: Bench) -> None:
+    earlier = bench.earlier(line(0))
+    path = bench.folder / "status"
+    path.rename(bench.folder / "status.1")
     path.write_text("")
-    assert isinstance(resume(bench, tmp_path, b"true\n", earlier)[0], SkippedTask)
+    assert isinstance(bench.resume(b"true\n", earlier)[0], SkippedTask)
 
 
 def test_a_file_that_is_no_status_file_is_an_error_for_people(tmp_path: Path) -> None:
@@ -545,37 +520,31 @@ def test_a_status_file_that_cannot_be_opened_is_an_error_for_people(tmp_path: Pa
 
 
 def test_a_pipe_is_no_status_file_because_lines_are_read_twice(bench: Bench) -> None:
-    reading, pipe = bench.pipe()
+    pipe = Pipe(bench)
     pipe.write(line(0))
     pipe.close()
+    path = f"/proc/self/fd/{pipe.reading}"
     with pytest.raises(StatusFileError) as error:
-        earlier_runs(f"/proc/self/fd/{reading}")
-    assert error.value.message == f"the status file /proc/self/fd/{reading} can be read only once"
+        earlier_runs(path)
+    assert error.value.message == f"the status file {path} can be read only once"
     assert error.value.hint
 
 
-def test_a_status_file_that_changes_meanwhile_ends_the_reading(bench: Bench, tmp_path: Path) -> None:
-    path = tmp_path / "status"
+def test_a_status_file_that_changes_meanwhile_ends_the_reading(bench: Bench) -> None:
     recorded = [line(number) for number in range(100, 500)]  # more than a buffer holds
-    earlier = earlier_runs(status_file(path, *recorded))
-    with path.open("r+b") as file:
+    earlier = bench.earlier(*recorded)
+    with (bench.folder / "status").open("r+b") as file:
         file.write(b"".join(reversed(recorded)))
-    tasks = tmp_path / "tasks"
-    tasks.write_bytes(b"true\n" * 101)
-    bench.feed_from(bench.file(tasks), earlier).read(1000)
+    bench.feed(b"true\n" * 101, earlier).read(1000)
     failure = bench.answer()
     assert isinstance(failure, ReadingFailed)
     assert "the line of task 100 is now about task 499" in failure.reason
 
 
-def test_a_status_file_that_cannot_be_read_on_ends_the_reading(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    earlier = earlier_runs(status_file(tmp_path / "status", line(0)))
+def test_a_status_file_that_cannot_be_read_on_ends_the_reading(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = bench.earlier(line(0))
     monkeypatch.setattr(earlier, "_files", [Unreadable()])
-    tasks = tmp_path / "tasks"
-    tasks.write_bytes(b"true\n")
-    bench.feed_from(bench.file(tasks), earlier).read(10)
+    bench.feed(b"true\n", earlier).read(10)
     assert bench.answer() == ReadingFailed("cannot read the status file my status any further: Stale file handle")
 
 

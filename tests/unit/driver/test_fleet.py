@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from disbatch.driver.fleet import HELD_TASKS, HELD_WORK, Engine, EngineStage, Fleet
-from tests.unit.driver.simulation import context_came
+from tests.unit.driver.examples import context_came
 
 LONG = 10.0
 HEARING = {EngineStage.WAITING, EngineStage.STARTING, EngineStage.SERVING, EngineStage.LEAVING}

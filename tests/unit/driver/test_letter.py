@@ -10,7 +10,7 @@ from disbatch.driver.controller import Counts
 from disbatch.driver.letter import LONGEST_LINE, MOST_LINES, Digest, Letter, harmless
 from disbatch.statusfile import parse_line, task_line
 from disbatch.tasks import NO_REPEAT, Task
-from tests.unit.driver.simulation import outcome
+from tests.unit.driver.examples import outcome
 
 
 def digest_of(*, frequency: int = 1) -> Digest:

@@ -25,8 +25,7 @@ from disbatch.kvsstcp.wire import ASTR
 from disbatch.launching import Launched
 from disbatch.statusfile import barrier_line, parse_line, per_engine_line, task_line
 from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Phase, Task
-from tests.unit.driver.examples import example
-from tests.unit.driver.simulation import VERSION, context_came, outcome, settings
+from tests.unit.driver.examples import VERSION, context_came, example, outcome, settings
 
 if TYPE_CHECKING:
     import socket
@@ -103,6 +102,9 @@ class Book:
         self.house = house
         self.failures: deque[DisbatchError] = deque()
 
+    def fails(self, times: int = 1) -> None:
+        self.failures.extend([DisbatchError("the disk is full")] * times)
+
     def add(self, line: bytes) -> None:
         self.house.did("line", line)
 
@@ -143,6 +145,7 @@ class Store:
         self.log = log
         self.listeners: dict[bytes, Callable[[bytes, bytes, int | None], None]] = {}
         self.turns_until_sent = 0
+        self.closed = False
         self.next_expiry: float | None = None
 
     def listen(self, key: bytes, handler: Callable[[bytes, bytes, int | None], None]) -> None:
@@ -163,6 +166,7 @@ class Store:
         return self.turns_until_sent >= 0
 
     def close(self) -> None:
+        self.closed = True
         self.house.did("close")
 
 
@@ -301,6 +305,15 @@ class House:
         """Let this happen in a turn of its own."""
         self.to_happen.append(what)
 
+    def is_told(self, *told: events.Event) -> None:
+        """Let all of this be told to the driver in one turn."""
+
+        def tell() -> None:
+            for event in told:
+                self.driver.happened(event)
+
+        self.happens(tell)
+
     def arrives(self, message: messages.Message, peer: int | None = 1) -> None:
         self.arrives_as(messages.encode(message), messages.TAG, peer)
 
@@ -335,10 +348,22 @@ class House:
 
 
 @pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch) -> House:
-    made = House(monkeypatch)
-    made.open()
-    return made
+def unopened(monkeypatch: pytest.MonkeyPatch) -> House:
+    return House(monkeypatch)
+
+
+@pytest.fixture
+def house(unopened: House) -> House:
+    unopened.open()
+    return unopened
+
+
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """A house that is not open, with a real event loop."""
+    loop = EventLoop()
+    yield House(monkeypatch, loop)
+    loop.close()
 
 
 # Commands
@@ -420,12 +445,7 @@ def test_all_records_are_written_before_anything_is_said(house: House) -> None:
 def test_what_happened_in_one_turn_is_recorded_with_one_flush(house: House) -> None:
     record, (line,) = PERFORMED[events.RecordTask]
     house.script.answers[events.EngineLost] = [record, events.TellUser("lost")]
-
-    def two_are_lost() -> None:
-        house.driver.happened(events.EngineLost(1))
-        house.driver.happened(events.EngineLost(2))
-
-    house.happens(two_are_lost)
+    house.is_told(events.EngineLost(1), events.EngineLost(2))
     house.run(events.ReadItems(1))
     house.done = house.done[house.done.index(line) :]
     assert [what[0] for what in house.done[:7]] == ["line", "line", "flush", "error", "tell", "error", "tell"]
@@ -434,14 +454,14 @@ def test_what_happened_in_one_turn_is_recorded_with_one_flush(house: House) -> N
 
 def test_events_keep_their_order_and_carry_the_time_of_day(house: House) -> None:
     for rank in range(5):
-        house.happens(partial(house.driver.happened, events.EngineLost(rank)))
+        house.is_told(events.EngineLost(rank))
     house.run()
     assert house.heard == [events.EngineLost(rank) for rank in range(5)]
     assert set(house.script.times) == {NOW}
 
 
 def test_what_a_command_brings_about_is_handled_without_waiting(house: House) -> None:
-    house.happens(lambda: house.driver.happened(events.EngineLost(1)))
+    house.is_told(events.EngineLost(1))
     house.script.answers[events.EngineLost] = [events.StartContext()]
     house.child_failure = DisbatchError("cannot start it")
     house.run()
@@ -470,9 +490,9 @@ def test_a_turn_without_a_record_hands_nothing_on(house: House) -> None:
 
 def test_what_could_not_be_written_is_not_handed_on_before_it_is(house: House) -> None:
     house.is_listened_to = True
-    house.book.failures.append(DisbatchError("the disk is full"))
+    house.book.fails()
     house.script.answers[events.EngineLost] = [events.TellUser("there is room again")]
-    house.happens(lambda: house.driver.happened(events.EngineLost(1)))
+    house.is_told(events.EngineLost(1))
     barrier, announcement = PERFORMED[events.RecordBarrier][0], PERFORMED[events.AnnounceBarrier][0]
     house.run(barrier, announcement)
     line = PERFORMED[events.RecordBarrier][1][0]
@@ -489,23 +509,23 @@ def test_what_could_not_be_written_is_not_handed_on_before_it_is(house: House) -
 
 
 def test_a_status_file_that_cannot_be_written_is_an_event(house: House) -> None:
-    house.book.failures.append(DisbatchError("the disk is full"))
+    house.book.fails()
     house.run(events.TellUser("a task has ended"))
     assert house.heard == [events.RecordingFailed("the disk is full")]
 
 
 def test_one_that_stays_full_is_not_tried_again_before_something_happens(house: House) -> None:
-    house.book.failures.extend([DisbatchError("the disk is full")] * 100)
+    house.book.fails(100)
     house.happens(lambda: None)
     house.run(events.TellUser("a task has ended"))
     assert house.heard == [events.RecordingFailed("the disk is full")]
 
 
-def test_one_that_stays_full_is_told_of_once_and_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    house = House(monkeypatch)
+def test_one_that_stays_full_is_told_of_once_and_ends_the_run(unopened: House) -> None:
+    house = unopened
     house.open(Controller(settings()))
-    house.book.failures.extend([DisbatchError("the disk is full")] * 100)
-    house.happens(lambda: house.driver.happened(events.ItemsRead((TASK,), ended=True)))
+    house.book.fails(100)
+    house.is_told(events.ItemsRead((TASK,), ended=True))
     end = house.run()
     assert end == events.EndRun(1, complete=False)
     assert house.all("tell") == [("the disk is full",)]
@@ -567,19 +587,22 @@ def came(rank: int) -> messages.EngineCame:
     return messages.EngineCame(rank, VERSION, "host", 1)
 
 
-def test_an_engine_is_known_by_its_connection(house: House) -> None:
-    house.arrives(came(4), peer=11)
+WHO_COMES = pytest.mark.parametrize(
+    ("message", "loss"), [(came(4), events.EngineLost(4)), (context_came("t", 1), events.ContextLost("t"))]
+)
+
+
+@WHO_COMES
+def test_one_who_goes_is_known_by_the_connection_and_told_of_once(
+    house: House, message: messages.Message, loss: events.Event
+) -> None:
+    house.arrives(message, peer=11)
     house.arrives(came(5), peer=12)
+    house.hangs_up(11)
+    house.hangs_up(11)
     house.hangs_up(12)
     house.run()
-    assert house.heard == [came(4), came(5), events.EngineLost(5)]
-
-
-def test_a_context_is_known_by_its_connection(house: House) -> None:
-    house.arrives(context_came("token", 1), peer=11)
-    house.hangs_up(11)
-    house.run()
-    assert house.heard == [context_came("token", 1), events.ContextLost("token")]
+    assert house.heard == [message, came(5), loss, events.EngineLost(5)]
 
 
 def test_the_end_of_a_connection_of_nobody_is_no_event(house: House) -> None:
@@ -590,17 +613,7 @@ def test_the_end_of_a_connection_of_nobody_is_no_event(house: House) -> None:
     assert house.heard == [messages.EngineLeft(0)]
 
 
-def test_the_end_of_a_connection_is_told_once(house: House) -> None:
-    house.arrives(came(4), peer=11)
-    house.hangs_up(11)
-    house.hangs_up(11)
-    house.run()
-    assert house.heard == [came(4), events.EngineLost(4)]
-
-
-@pytest.mark.parametrize(
-    ("message", "loss"), [(came(4), events.EngineLost(4)), (context_came("t", 1), events.ContextLost("t"))]
-)
+@WHO_COMES
 def test_the_end_of_one_who_says_to_be_another_is_not_the_others(
     house: House, message: messages.Message, loss: events.Event
 ) -> None:
@@ -658,45 +671,31 @@ def test_a_signal_before_the_run_begins_is_not_lost(house: House) -> None:
     assert house.loop.timeouts[0] is None, "it was handled before anything was waited for"
 
 
-@pytest.fixture
-def real_loop() -> Iterator[EventLoop]:
-    made = EventLoop()
-    yield made
-    made.close()
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_real_signal_wakes_the_loop(
-    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, real_loop: EventLoop
-) -> None:
-    house = House(monkeypatch, real_loop)
-    house.open()
-    house.script.answers[events.SignalCame] = [THE_END]
+def test_a_real_signal_wakes_the_loop(real: House, number: signal.Signals) -> None:
+    real.open()
+    real.script.answers[events.SignalCame] = [THE_END]
     os.kill(os.getpid(), number)
-    house.run()
-    assert [event.name for event in house.heard if isinstance(event, events.SignalCame)] == [number.name]
+    real.run()
+    assert [event.name for event in real.heard if isinstance(event, events.SignalCame)] == [number.name]
 
 
-def test_a_hang_up_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hang_up_that_is_ignored_stays_so(unopened: House) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        house = House(monkeypatch)
-        house.open()
+        unopened.open()
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert signal.SIGHUP not in house.loop.signal_handlers
-    assert signal.SIGTERM in house.loop.signal_handlers
+    assert signal.SIGHUP not in unopened.loop.signal_handlers
+    assert signal.SIGTERM in unopened.loop.signal_handlers
 
 
 # The driver's own context
 
 
-def test_room_is_made_for_a_connection_to_each_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    house = House(monkeypatch)
-    asked: list[int] = []
-    monkeypatch.setattr(descriptors, "make_room", asked.append)
-    house.open()
-    assert asked == [descriptors.MANY]
+def test_room_is_made_for_a_connection_to_each_engine(unopened: House) -> None:
+    unopened.open(forget=False)
+    assert unopened.all("make room") == [(descriptors.MANY,)]
 
 
 def test_the_end_of_the_own_context_is_told_once(house: House) -> None:
@@ -726,39 +725,15 @@ def test_a_context_that_cannot_be_started_has_ended(house: House) -> None:
 
 
 def test_a_real_context_that_ends_says_its_last_words(
-    monkeypatch: pytest.MonkeyPatch, real_loop: EventLoop, tmp_path: Path
+    real: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    house = House(monkeypatch, real_loop)
     monkeypatch.setattr(loop_file, "Launched", Launched)
     monkeypatch.setattr(descriptors, "make_room", lambda _: None)
     command = ["/bin/bash", "-c", "echo $WORDS; exit 3"]
-    house.open(own_context=OwnContext(command, {"WORDS": "no resources"}, str(tmp_path / "output")))
-    house.script.answers[events.OwnContextEnded] = [THE_END]
-    house.run(events.StartContext())
-    assert house.heard == [events.OwnContextEnded(3, "no resources")]
-
-
-# The end
-
-
-def test_what_is_unsent_at_the_end_is_sent(house: House) -> None:
-    house.store.turns_until_sent = 3
-    assert house.run(THE_END) is THE_END
-    assert len(house.loop.timeouts) == 3
-    assert house.done[-1] == ("close",)
-
-
-def test_those_who_do_not_listen_hold_the_end_up_for_a_limited_time(house: House) -> None:
-    house.store.turns_until_sent = 10**6
-    house.run(THE_END)
-    assert house.loop.clock <= 100.0 + FAREWELL_LIMIT + 0.25
-    assert all(timeout is not None and 0 < timeout <= FAREWELL_LIMIT for timeout in house.loop.timeouts)
-    assert house.done[-1] == ("close",)
-
-
-def test_an_own_context_that_has_not_ended_by_then_leaves_no_empty_file(house: House) -> None:
-    house.run(events.StartContext(), THE_END)
-    assert house.all("clear away") == [()]
+    real.open(own_context=OwnContext(command, {"WORDS": "no resources"}, str(tmp_path / "output")))
+    real.script.answers[events.OwnContextEnded] = [THE_END]
+    real.run(events.StartContext())
+    assert real.heard == [events.OwnContextEnded(3, "no resources")]
 
 
 # A store that programs share
@@ -818,10 +793,9 @@ POSTED = (b"DisBatch status", b"JSON", STATE)
 NOT_YET = (b"DisBatch status", b"ASTR", b"<Starting...>")
 
 
-def test_a_run_that_has_not_begun_is_posted_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    house = House(monkeypatch)
-    house.open(forget=False)
-    assert house.replaced == [NOT_YET]
+def test_a_run_that_has_not_begun_is_posted_as_that(unopened: House) -> None:
+    unopened.open(forget=False)
+    assert unopened.replaced == [NOT_YET]
 
 
 def test_whatever_happens_makes_the_posted_state_old(house: House) -> None:
@@ -854,18 +828,36 @@ def test_a_shared_store_that_is_lost_ends_the_list_of_tasks(house: House, shared
     ]
 
 
-def test_what_a_shared_store_has_not_taken_at_the_end_is_sent(house: House, shared: Shared) -> None:
-    shared.turns_until_sent = 3
-    house.run(THE_END)
+# The end
+
+
+@pytest.fixture(params=["own", "shared"])
+def slow(request: pytest.FixtureRequest, house: House) -> Store | Shared:
+    """One of the stores, to which somebody may be slow to listen."""
+    made: Store | Shared = house.store if request.param == "own" else request.getfixturevalue("shared")
+    return made
+
+
+def test_what_is_unsent_at_the_end_is_sent(house: House, slow: Store | Shared) -> None:
+    slow.turns_until_sent = 3
+    assert house.run(THE_END) is THE_END
     assert len(house.loop.timeouts) == 3
-    assert shared.closed
+    assert slow.closed
+    assert house.done[-1] == ("close",)
 
 
-def test_a_shared_store_that_takes_nothing_holds_the_end_up_for_a_limited_time(house: House, shared: Shared) -> None:
-    shared.turns_until_sent = 10**6
+def test_those_who_do_not_listen_hold_the_end_up_for_a_limited_time(house: House, slow: Store | Shared) -> None:
+    slow.turns_until_sent = 10**6
     house.run(THE_END)
     assert house.loop.clock <= 100.0 + FAREWELL_LIMIT + 0.25
-    assert shared.closed
+    assert all(timeout is not None and 0 < timeout <= FAREWELL_LIMIT for timeout in house.loop.timeouts)
+    assert slow.closed
+    assert house.done[-1] == ("close",)
+
+
+def test_an_own_context_that_has_not_ended_by_then_leaves_no_empty_file(house: House) -> None:
+    house.run(events.StartContext(), THE_END)
+    assert house.all("clear away") == [()]
 
 
 def test_a_run_that_has_ended_serves_its_store_as_long_as_it_is_wanted(house: House) -> None:
@@ -913,10 +905,12 @@ class Partner:
                 self.house.arrives(answer)
 
 
-def test_a_run_goes_from_its_first_line_to_its_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_goes_from_its_first_line_to_its_last(
+    unopened: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     tasks = tmp_path / "tasks"
     tasks.write_bytes(b"a\nb\nc\n#DISBATCH BARRIER key\nd\n#DISBATCH REPEAT 300 e\n")
-    house = House(monkeypatch)
+    house = unopened
     monkeypatch.setattr(house, "did", Partner(house).hears)
     recorder = Recorder(str(tmp_path / "status"))
     recorder.take_place()

@@ -10,8 +10,8 @@ from disbatch.driver.fleet import EngineStage
 from disbatch.driver.membership import GIVE_BACK_AFTER
 from disbatch.tasks import PerEngineTask
 from disbatch.tasks import Phase as When
+from tests.unit.driver.examples import VERSION, context_came
 from tests.unit.driver.play import CANCEL, TOKEN, Play, barrier, play, task, tasks
-from tests.unit.driver.simulation import VERSION, context_came
 
 # Per-engine commands
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import random
-import re
-import shlex
 import signal
-import stat
-import subprocess
 import sys
 from contextlib import nullcontext
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,16 +18,13 @@ from disbatch.driver import address, beginning, events, letter, mail, process
 from disbatch.driver.membership import OWN_TOKEN
 from disbatch.driver.recorder import Recorder
 from disbatch.driver.submissions import SIGN_IN
-from disbatch.errors import DisbatchError, UsageError
+from disbatch.errors import DisbatchError
 from disbatch.eventloop import Timer
-from disbatch.kvsstcp.client import DisconnectedError
 from disbatch.options import ContextRoleOptions
-from disbatch.runfiles import RunFiles
-from disbatch.statusfile import HEADER, skipped_line, task_line
-from disbatch.taskfile import Complaint
-from disbatch.tasks import NO_REPEAT, Task
+from disbatch.statusfile import skipped_line
 from disbatch.values import Address, SshNode
-from tests.unit.driver.simulation import outcome
+from tests.unit.driver.bench import CONNECTION, FALSE, HERE, TRUE, Bench, write_to_full_disk
+from tests.unit.driver.examples import line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,14 +40,6 @@ if TYPE_CHECKING:
 
 PORT = 4711
 PUBLIC = Address("driver.example.org", PORT)
-HERE = ("-s", "localhost:2")
-TASKS = b"true\nfalse\n"
-
-
-def main(*arguments: str) -> int:
-    """Be a driver that was started by this command line."""
-    asked = options.parse_driver(arguments, "disbatch")
-    return process.main(asked, functools.partial(options.resume_command, ["disbatch"], arguments))
 
 
 class Listening:
@@ -85,7 +68,7 @@ class Run:
 
     def __init__(
         self,
-        bench: Bench,
+        bench: ProcessBench,
         loop: EventLoop,
         controller: Controller,
         recorder: Recorder,
@@ -108,14 +91,15 @@ class Run:
         self.store = Shelf()
         self.used: object = None
         self.served_until: Callable[[], bool] | None = None
+        self.is_closed = False
         self.happened_so_far: list[events.Event] = []
 
     def serve(self, listening: object, secret: bytes | None) -> None:
         assert listening is self.bench.listening
         self.secret = secret
 
-    def use_store(self, connected: object, replacing: object, _where: str) -> None:
-        self.used = (connected, replacing)
+    def use_store(self, *given: object) -> None:
+        self.used = given
 
     def serve_until(self, is_over: Callable[[], bool]) -> events.SignalCame | None:
         self.served_until = is_over
@@ -128,12 +112,18 @@ class Run:
         self.source = feeder
         feeder.read(100)
         self.bench.run = self
-        self.bench.files = RunFiles(os.path.join(os.getcwd(), self.job))
         self.bench.meanwhile(self)
         return self.bench.end
 
     def close(self) -> None:
         assert "run_kvsinfo.txt" not in self.bench.names
+        self.is_closed = True
+
+    @property
+    def asked_of_own_context(self) -> ContextRoleOptions:
+        command = self.own_context.command
+        asked: ContextRoleOptions = parse(options.CONTEXT, command[command.index("--context") + 1 :], "")
+        return asked
 
     @property
     def items(self) -> tuple[events.Item, ...]:
@@ -142,25 +132,19 @@ class Run:
         return event.items
 
 
-class Bench:
-    """A directory with a file of tasks, and stand-ins for what a driver shares with the world."""
+class ProcessBench(Bench):
+    """A bench on which a driver goes through a run, with stand-ins for what it shares with the world."""
 
     run: Run
-    files: RunFiles
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        super().__init__(folder, monkeypatch)
         self.listening = Listening()
         self.end = events.EndRun(0, complete=True)
         self.signal_at_the_end: events.SignalCame | None = None
         self.wanted: list[Address | None] = []
         self.meanwhile: Callable[[Run], None] = lambda _: None
-        self.advertised_to: list[str] = []
-        (folder / "tasks").write_bytes(TASKS)
-        monkeypatch.chdir(folder)
-        monkeypatch.delenv("DISBATCH_SSH_NODELIST", raising=False)
-        for variable in ("KVSSTCP_HOST", "KVSSTCP_PORT", "KVSSTCP_SECRET"):
-            monkeypatch.delenv(variable, raising=False)
+        self._capsys = capsys
         monkeypatch.setattr(address, "listen", self._listen)
         monkeypatch.setattr(address, "advertised", self._advertised)
         monkeypatch.setattr(process, "DriverLoop", functools.partial(Run, self))
@@ -169,348 +153,183 @@ class Bench:
         self.wanted.append(wanted)
         return self.listening
 
-    def _advertised(self, wanted: Address | None, _port: int, hosts: list[str]) -> Address:
+    def _advertised(self, wanted: Address | None, _port: int, _hosts: list[str]) -> Address:
         self.wanted.append(wanted)
-        self.advertised_to = hosts
         return PUBLIC
 
-    def main(self, *arguments: str, task_file: str = "tasks") -> int:
-        return main(*HERE, *arguments, task_file)
+    def tasks_finish_meanwhile(self, number: int) -> None:
+        self.meanwhile = lambda run: setattr(run.controller.counts, "finished", number)
+
+    def fails_meanwhile(self, error: Exception) -> None:
+        def fail(_run: Run) -> None:
+            raise error
+
+        self.meanwhile = fail
+
+    def is_cut_short(self) -> None:
+        self.end = events.EndRun(1, complete=False)
+
+    def main(self, *arguments: str) -> int:
+        """Run the tasks of the file under the prefix `run`, or another that is among the arguments."""
+        return self.main_as_told(*HERE, "-p", "run", *arguments, "tasks")
+
+    def main_with_command(self, *arguments: str) -> int:
+        """Run what a task command submits."""
+        return self.main_as_told(*HERE, "-p", "run", "--taskcommand", "make tasks", *arguments)
+
+    def main_as_told(self, *arguments: str) -> int:
+        """Be a driver that was started by this command line."""
+        asked = options.parse_driver(arguments, "disbatch")
+        return process.main(asked, functools.partial(options.resume_command, ["disbatch"], arguments))
 
     @property
-    def names(self) -> set[str]:
-        """Names of the files that are there beside the tasks."""
-        return set(os.listdir(self.folder)) - {"tasks"}
+    def told(self) -> list[str]:
+        """Lines that the user has been told since the last time."""
+        return self._capsys.readouterr().err.splitlines()
 
-    def content(self, name: str) -> str:
-        return (self.folder / name).read_text()
+    @property
+    def log(self) -> str:
+        return self.content("run_driver.log").decode()
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> ProcessBench:
+    return ProcessBench(tmp_path, monkeypatch, capsys)
 
 
-def line(task_id: int, command: bytes, return_code: int = 0) -> bytes:
-    return task_line(Task(task_id, task_id + 1, NO_REPEAT, command), "node", outcome(return_code))
-
-
-def mode_of(path: str) -> int:
-    return stat.S_IMODE(os.stat(path).st_mode)
-
-
-# Mistakes
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "message"),
-    [
-        ([], 2, "taskfile"),
-        ([*HERE, "tasks", "--taskcommand", "true"], 2, "exclude one another"),
-        (["tasks"], 2, "no resources"),
-        ([*HERE, "-R", "tasks"], 2, "-R needs -r"),
-        ([*HERE, "nothing"], 1, "cannot read the task file nothing: No such file or directory"),
-        ([*HERE, "tasks/x"], 1, "cannot read the task file tasks/x: Not a directory"),
-        ([*HERE, ""], 1, "cannot read the task file : No such file or directory"),
-        ([*HERE, "."], 1, "the task file . is a directory"),
-        ([*HERE, "-r", "nothing", "tasks"], 1, "cannot read the status file nothing: No such file or directory"),
-        ([*HERE, "-r", "tasks", "tasks"], 1, "tasks is no status file"),
-        ([*HERE, "-p", "missing/", "tasks"], 1, "there is no directory missing/"),
-        ([*HERE, "-p", "missing/run", "tasks"], 1, "/missing for the run's files"),
-        ([*HERE, "-p", "tasks/run", "tasks"], 1, "/tasks for the run's files"),
-        ([*HERE, "--logfile", "missing/log", "tasks"], 1, "cannot write the log missing/log"),
-    ],
-)
-def test_a_mistake_is_an_error_for_people_and_leaves_nothing_behind(
-    bench: Bench, arguments: list[str], status: int, message: str
-) -> None:
-    with pytest.raises(DisbatchError) as error:
-        main(*arguments)
-    assert message in error.value.message
-    assert error.value.hint
-    assert error.value.exit_status == status
-    assert bench.names == set()
-
-
-def test_an_address_that_cannot_be_had_leaves_nothing_behind(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def listen(_wanted: Address | None) -> None:
-        raise DisbatchError("cannot listen at 192.0.2.1:0")
-
-    monkeypatch.setattr(address, "listen", listen)
-    with pytest.raises(DisbatchError, match="cannot listen"):
-        bench.main()
-    assert bench.names == set()
-
-
-def test_a_directory_that_cannot_be_written_is_an_error_for_people(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(DisbatchError, match=r"^cannot write into .*, where the run's files go \(give .* -p\)$"):
-        bench.main()
-
-
-def test_a_bad_list_of_hosts_in_the_environment_is_a_mistake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISBATCH_SSH_NODELIST", "node1")
-    with pytest.raises(UsageError, match=r"^DISBATCH_SSH_NODELIST: 'node1' has no core count"):
-        main("tasks")
-    assert bench.names == set()
-
-
-def test_a_mistake_sets_no_status_file_aside(bench: Bench) -> None:
-    (bench.folder / "run_status.txt").write_bytes(line(0, b"true"))
-    with pytest.raises(DisbatchError):
-        bench.main("-p", "run", "--logfile", "missing/log")
-    assert bench.names == {"run_status.txt"}
-
-
-def test_the_path_of_the_script_may_be_no_utf_8(bench: Bench, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    main("-S", "-p", os.fsdecode(b"u\xff"), "tasks")
-    assert capfdbinary.readouterr().out == os.fsencode(bench.folder) + b"/u\xff_dbUtil.sh\n"
-
-
-def test_a_file_that_cannot_be_made_is_named_and_nothing_is_left(bench: Bench) -> None:
+def test_a_file_that_cannot_be_made_is_named_and_nothing_is_left(bench: ProcessBench) -> None:
     (bench.folder / "run_dbUtil.sh").mkdir()
     with pytest.raises(DisbatchError) as error:
-        bench.main("-p", "run")
+        bench.main()
     assert str(error.value) == f"{bench.folder}/run_dbUtil.sh: Is a directory"
     assert bench.names == {"run_dbUtil.sh"}
 
 
-def test_what_the_system_refuses_during_a_run_is_an_error_for_people(bench: Bench) -> None:
-    def fail(_run: Run) -> None:
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-
-    bench.meanwhile = fail
+def test_what_the_system_refuses_during_a_run_is_an_error_for_people(bench: ProcessBench) -> None:
+    bench.fails_meanwhile(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
     with pytest.raises(DisbatchError) as error:
-        bench.main("-p", "run")
+        bench.main()
     assert str(error.value) == "Cannot allocate memory"
     assert "run_kvsinfo.txt" not in bench.names
 
 
-# The task list
+# The tasks
 
 
-def test_the_tasks_come_from_the_file(bench: Bench) -> None:
+def test_the_tasks_come_from_the_file(bench: ProcessBench) -> None:
     assert bench.main() == 0
-    assert bench.run.items == (Task(0, 1, NO_REPEAT, b"true"), Task(1, 2, NO_REPEAT, b"false"))
+    assert bench.run.items == (TRUE, FALSE)
 
 
-def test_the_tasks_may_come_from_standard_input(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open("tasks") as file:
-        monkeypatch.setattr(sys, "stdin", file)
-        assert bench.main(task_file="-") == 0
-    assert len(bench.run.items) == 2
-    assert bench.run.job.startswith("stdin_disBatch_")
-    assert bench.run.controller._settings.task_source == "stdin"
-
-
-def test_standard_input_that_is_closed_is_an_error_for_people(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(DisbatchError, match="standard input: it is closed"):
-        bench.main(task_file="-")
-    assert bench.names == set()
-
-
-def test_what_earlier_runs_completed_is_skipped(bench: Bench) -> None:
-    (bench.folder / "status").write_bytes(line(1, b"false"))
+def test_what_earlier_runs_completed_is_skipped(bench: ProcessBench) -> None:
+    recorded = line(1, command=b"false")
+    bench.write("status", recorded)
     bench.main("-r", "status")
-    assert bench.run.items == (
-        Task(0, 1, NO_REPEAT, b"true"),
-        events.SkippedTask(Task(1, 2, NO_REPEAT, b"false"), skipped_line(line(1, b"false")), failed=False),
-    )
+    assert bench.run.items == (TRUE, events.SkippedTask(FALSE, skipped_line(recorded), failed=False))
 
 
-def test_what_failed_in_an_earlier_run_is_run_again_where_that_is_wanted(bench: Bench) -> None:
-    (bench.folder / "status").write_bytes(line(1, b"false", return_code=1))
-    bench.main("-r", "status", "-R")
-    assert bench.run.items == (Task(0, 1, NO_REPEAT, b"true"), Task(1, 2, NO_REPEAT, b"false"))
+# What is told at the beginning
 
 
-def test_what_differs_from_an_earlier_run_ends_this_one_unless_it_is_forced(bench: Bench) -> None:
-    (bench.folder / "status").write_bytes(line(0, b"another command"))
+def test_an_option_of_the_past_is_said_to_do_nothing(bench: ProcessBench) -> None:
+    bench.main("-g")
+    assert f"disbatch: {options.GPU_HAS_NO_EFFECT}" in bench.told
+
+
+def test_what_contradicts_a_job_is_told_of(bench: ProcessBench) -> None:
+    bench.be_in_job("sbatch -c 2 -n 3")
+    bench.main_as_told("-c", "1", "tasks")
+    assert "disbatch: -c 1 counts, and not the 2 that Slurm was asked for" in bench.told
+
+
+def test_an_earlier_status_file_that_is_set_aside_is_told_of(bench: ProcessBench) -> None:
+    bench.write("run_status.txt", b"earlier\n")
+    bench.main()
+    assert "disbatch: an earlier status file of this name is now run_status.txt.1" in bench.told
+
+
+def test_warnings_about_earlier_runs_are_told(bench: ProcessBench) -> None:
+    bench.write("status", line(0), b"  ")
     bench.main("-r", "status")
-    assert [type(event) for event in bench.run.happened_so_far] == [events.ReadingFailed]
-    bench.main("-r", "status", "--force-resume")
-    assert [type(item) for item in bench.run.items] == [Complaint, events.SkippedTask, Task]
-
-
-def test_warnings_about_earlier_runs_are_told(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    (bench.folder / "status").write_bytes(line(0, b"true") + b"  ")
-    bench.main("-r", "status")
-    assert "disbatch: status: line 2 is cut off and ignored" in capsys.readouterr().err
+    assert any(text.startswith("disbatch: status: line 2 is cut off and ignored") for text in bench.told)
 
 
 # The run's files
 
 
-def test_the_files_of_a_run_are_there_while_it_goes_on(bench: Bench) -> None:
+def test_the_files_of_a_run_are_there_while_it_goes_on(bench: ProcessBench) -> None:
     seen: dict[str, int] = {}
-    bench.meanwhile = lambda _: seen.update({name: mode_of(name) for name in bench.names})
+    bench.meanwhile = lambda _: seen.update(bench.modes)
     mask = os.umask(0)
     try:
-        bench.main("-p", "run")
+        bench.main()
     finally:
         os.umask(mask)
-    assert seen.pop("run_driver.log")
-    assert seen == {"run_status.txt": 0o666, "run_dbUtil.sh": 0o700, "run_kvsinfo.txt": 0o644}
+    assert set(seen) == {"run_status.txt", "run_dbUtil.sh", "run_driver.log", "run_kvsinfo.txt"}
+    assert seen["run_kvsinfo.txt"] == 0o644
     assert bench.names == {"run_status.txt", "run_dbUtil.sh", "run_driver.log"}
 
 
-def test_the_address_of_the_store_is_in_its_file(bench: Bench) -> None:
-    seen: list[str] = []
+def test_the_address_of_the_store_is_in_its_file_which_replaces_what_was_there(bench: ProcessBench) -> None:
+    seen: list[bytes] = []
+    bench.write("precious", b"precious\n")
+    (bench.folder / "run_kvsinfo.txt").symlink_to("precious")
     bench.meanwhile = lambda _: seen.append(bench.content("run_kvsinfo.txt"))
-    bench.main("-p", "run", "-s", "node7:1")
-    assert seen == ["driver.example.org:4711\n"]
-    assert list(bench.advertised_to) == ["localhost", "node7"]
+    bench.main()
+    assert seen == [b"driver.example.org:4711\n"]
+    assert bench.content("precious") == b"precious\n"
 
 
-def test_an_address_file_that_somebody_has_removed_is_not_missed(bench: Bench) -> None:
+def test_an_address_file_that_somebody_has_removed_is_not_missed(bench: ProcessBench) -> None:
     bench.meanwhile = lambda _: os.unlink("run_kvsinfo.txt")
-    assert bench.main("-p", "run") == 0
+    assert bench.main() == 0
 
 
-def test_a_run_is_named_after_its_task_file_and_its_time(bench: Bench) -> None:
-    (bench.folder / "elsewhere").mkdir()
-    bench.main("-p", "elsewhere")
-    assert re.fullmatch(r"tasks_disBatch_\d{12}_\d{3}", bench.run.job)
-    assert {name.removeprefix(bench.run.job) for name in os.listdir("elsewhere")} == {
-        "_status.txt",
-        "_dbUtil.sh",
-        "_driver.log",
-    }
-
-
-def test_the_log_goes_where_the_user_wants_it(bench: Bench) -> None:
-    bench.main("-p", "run", "--logfile", "my log")
-    assert bench.names == {"run_status.txt", "run_dbUtil.sh", "my log"}
-
-
-def test_the_log_holds_neither_secret_nor_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_holds_neither_secret_nor_environment(bench: ProcessBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRIVATE_VARIABLE", "private value")
-    bench.main("-p", "run", "--loglevel", "DEBUG")
-    log = bench.content("run_driver.log")
-    assert f"disbatch {__version__}, pid {os.getpid()}" in log
-    assert "key-value store at driver.example.org:4711" in log
-    assert "the run ends with status 0" in log
+    bench.main("--loglevel", "DEBUG")
+    assert f"disbatch {__version__}, pid {os.getpid()}" in bench.log
+    assert "key-value store at driver.example.org:4711" in bench.log
+    assert "the run ends with status 0" in bench.log
     assert bench.run.secret
     for private in (bench.run.secret.decode(), "PRIVATE_VARIABLE", "private value"):
-        assert private not in log
+        assert private not in bench.log
 
 
-def test_a_header_is_the_first_line_where_it_is_wanted(bench: Bench) -> None:
-    bench.meanwhile = lambda run: run.recorder.add(b"line\n")
-    bench.main("-p", "with", "--status-header")
-    bench.main("-p", "without")
-    assert bench.content("with_status.txt") == HEADER.decode() + "line\n"
-    assert bench.content("without_status.txt") == "line\n"
-
-
-def test_an_earlier_status_file_of_the_name_is_set_aside(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    (bench.folder / "run_status.txt").write_text("earlier\n")
-    bench.main("-p", "run")
-    assert bench.content("run_status.txt.1") == "earlier\n"
-    assert "disbatch: an earlier status file of this name is now run_status.txt.1" in (
-        capsys.readouterr().err.splitlines()
-    )
-
-
-def test_it_is_read_before_where_it_is_resumed_from(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    (bench.folder / "run_status.txt").write_bytes(line(0, b"true"))
-    bench.end = events.EndRun(130, complete=False)
+def test_however_early_a_run_is_cut_short_its_own_status_file_is_enough(bench: ProcessBench) -> None:
+    bench.write("run_status.txt", line(0))
+    bench.is_cut_short()
     bench.meanwhile = lambda run: setattr(run.controller.counts, "skipped", 1)
-    bench.main("-p", "run", "-r", "run_status.txt")
+    bench.main("-r", "run_status.txt")
     assert isinstance(bench.run.items[0], events.SkippedTask)
-    assert bench.content("run_status.txt.1").encode() == line(0, b"true")
-    # However early the run was cut short, its own file is enough.
-    assert bench.content("run_status.txt").encode() == skipped_line(line(0, b"true"))
-    assert capsys.readouterr().err.splitlines()[-1].endswith(" -p run tasks -r run_status.txt")
+    assert bench.content("run_status.txt") == skipped_line(line(0))
+    assert bench.told[-1].endswith(" -p run tasks -r run_status.txt")
 
 
-# The script
-
-
-def words_of_script(bench: Bench, role: str) -> list[str]:
-    """Words behind the role in the script's line that starts it, without the script's own arguments."""
-    [command] = [
-        text for text in bench.content("run_dbUtil.sh").splitlines() if "exec " in text and f" {role} " in text
-    ]
-    words = shlex.split(command)
-    assert words[-1] == "$@"
-    return words[words.index(role) + 1 : -1]
-
-
-def test_the_script_starts_contexts_that_inherit_from_the_driver(bench: Bench) -> None:
-    bench.main("-p", "run", "-c", "1.5", "-t", "3", "-E", "GPUS", "-E", "NICS", "-l", "mine", "--loglevel", "DEBUG")
-    words = words_of_script(bench, "--context")
-    assert parse(options.CONTEXT, words, "") == ContextRoleOptions(
-        run=f"{bench.folder}/run",
-        kvs=PUBLIC,
-        log_level="DEBUG",
-        cpus_per_task=1.5,
-        tasks_per_node=3,
-        environment_resources=("GPUS", "NICS"),
-    )
-
-
-def test_the_script_starts_engines(bench: Bench) -> None:
-    bench.main("-p", "run")
-    words = words_of_script(bench, "--engine")
-    asked = parse(options.ENGINE, words, "")
-    assert (asked.run, asked.kvs) == (f"{bench.folder}/run", PUBLIC)
-
-
-def test_the_script_holds_the_secret_that_the_store_asks_for(bench: Bench) -> None:
-    bench.main("-p", "run")
-    assert bench.run.secret is not None
-    assert f"export KVSSTCP_SECRET={bench.run.secret.decode()}\n" in bench.content("run_dbUtil.sh")
-
-
-def test_each_run_has_a_secret_of_its_own(bench: Bench) -> None:
-    secrets = set()
-    for _ in range(3):
-        bench.main("-p", "run")
-        secrets.add(bench.run.secret)
-    assert len(secrets) == 3
-
-
-def test_a_prefix_with_blanks_and_quotes_makes_a_script_that_bash_reads(bench: Bench) -> None:
-    bench.main("-p", "it's my run")
-    subprocess.run(["/bin/bash", "-n", "it's my run_dbUtil.sh"], check=True)
-
-
-def test_who_could_read_an_earlier_script_cannot_read_the_new_one(bench: Bench) -> None:
-    script = bench.folder / "run_dbUtil.sh"
-    script.write_text("earlier\n")
-    script.chmod(0o666)
-    (bench.folder / "link").hardlink_to(script)
-    with script.open() as opened_before:
-        bench.main("-p", "run")
-        assert opened_before.read() == "earlier\n"
-    assert mode_of("run_dbUtil.sh") & 0o077 == 0
-    assert bench.content("link") == "earlier\n"
-
-
-def test_no_file_is_written_through_a_link(bench: Bench) -> None:
-    (bench.folder / "precious").write_text("precious\n")
-    for name in ("run_dbUtil.sh", "run_kvsinfo.txt", "run_status.txt"):
-        (bench.folder / name).symlink_to("precious")
-    bench.main("-p", "run")
-    assert bench.content("precious") == "precious\n"
+@pytest.mark.parametrize("complete", [True, False])
+def test_what_a_run_cut_short_was_to_run_again_is_in_its_status_file(bench: ProcessBench, *, complete: bool) -> None:
+    failed = line(0, return_code=1)
+    bench.write("status", failed)
+    if not complete:
+        bench.is_cut_short()
+    bench.main("-r", "status", "-R")
+    assert bench.content("run_status.txt") == (b"" if complete else skipped_line(failed))
 
 
 # The driver's own context
 
 
-def test_the_own_context_is_told_what_the_user_has_asked_for(bench: Bench) -> None:
-    bench.main("-p", "run", "-c", "0.5", "-t", "3", "-E", "GPUS", "--label=-mine", "-s", "node7:4,node8:4")
-    command = bench.run.own_context.command
-    words = command[command.index("--context") + 1 :]
-    assert parse(options.CONTEXT, words, "") == ContextRoleOptions(
+def test_the_own_context_is_told_what_the_user_has_asked_for(bench: ProcessBench) -> None:
+    places = ("-c", "0.5", "-t", "3", "-C", "9", "-E", "GPUS", "--fill", "--no-retire")
+    bench.main(*places, "--label=-mine", "-s", "node7:4,node8:4")
+    assert bench.run.asked_of_own_context == ContextRoleOptions(
         run=f"{bench.folder}/run",
         kvs=Address("127.0.0.1", PORT),
         token=OWN_TOKEN,
         cpus_per_task=0.5,
+        task_limit=9,
+        fill=True,
+        no_retire=True,
         label="-mine",
         ssh_nodes=((SshNode("localhost", 2),), (SshNode("node7", 4), SshNode("node8", 4))),
         tasks_per_node=3,
@@ -519,16 +338,18 @@ def test_the_own_context_is_told_what_the_user_has_asked_for(bench: Bench) -> No
     assert bench.run.own_context.output == f"{bench.folder}/run_{os.getpid()}_context_launch.log"
 
 
-def test_hosts_of_the_environment_are_as_good(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_own_context_finds_hosts_of_the_environment_where_its_driver_has(
+    bench: ProcessBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DISBATCH_SSH_NODELIST", "node1:3, node2:5")
-    main("tasks")
-    command = bench.run.own_context.command
-    asked = parse(options.CONTEXT, command[command.index("--context") + 1 :], "")
-    assert asked.nodes == (), "it finds them where its driver has"
+    bench.main_as_told("tasks")
+    assert bench.run.asked_of_own_context.nodes == ()
     assert bench.run.own_context.environment["DISBATCH_SSH_NODELIST"] == "node1:3, node2:5"
 
 
-def test_the_own_context_has_the_secret_in_its_environment_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_own_context_has_the_secret_in_its_environment_alone(
+    bench: ProcessBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MINE", "mine")
     bench.main()
     own = bench.run.own_context
@@ -541,48 +362,16 @@ def test_the_own_context_has_the_secret_in_its_environment_alone(bench: Bench, m
 
 
 def test_an_open_store_has_no_secret_and_the_user_is_warned(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: ProcessBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KVSSTCP_SECRET", "that of another store")
-    bench.main("-p", "run", "--insecure-kvs")
+    bench.main("--insecure-kvs")
     assert bench.run.secret is None
     assert "KVSSTCP_SECRET" not in bench.run.own_context.environment
-    assert "unset KVSSTCP_SECRET\n" in bench.content("run_dbUtil.sh")
-    assert "disbatch: --insecure-kvs: whoever can connect" in capsys.readouterr().err
+    assert any(text.startswith("disbatch: --insecure-kvs: whoever can connect") for text in bench.told)
 
 
 # Tasks through a store
-
-
-class Elsewhere:
-    """Stands for connecting to a store that somebody else serves."""
-
-    def __init__(self) -> None:
-        self.connected: list[tuple[str, int, str]] = []
-        self.failure: Exception | None = None
-
-    def __call__(self, host: str, port: int, *, secret: str) -> Elsewhere:
-        if self.failure:
-            raise self.failure
-        self.connected.append((host, port, secret))
-        return self
-
-    def confirm(self) -> None:
-        if self.failure:
-            raise self.failure
-
-    def clone(self) -> Elsewhere:
-        return self
-
-    def detach(self) -> str:
-        return "the connection"
-
-
-@pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
-    made = Elsewhere()
-    monkeypatch.setattr(beginning, "KVSClient", made)
-    return made
 
 
 class Command:
@@ -619,141 +408,81 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--kvsserver", "a:1", "--taskserver", "b:1"], ["--kvsserver", "a:1", "--taskserver=a:2"]]
-)
-def test_a_run_shares_no_two_stores(bench: Bench, elsewhere: Elsewhere, arguments: list[str]) -> None:
-    with pytest.raises(UsageError, match="--kvsserver and --taskserver name different stores") as error:
-        main(*HERE, *arguments)
-    assert error.value.exit_status == 2
-    assert not elsewhere.connected
-    assert bench.names == set()
-
-
-@pytest.mark.parametrize("arguments", [["tasks", "--kvsserver"], ["--taskserver"], ["--taskserver", "--kvsserver"]])
-@pytest.mark.parametrize(("host", "port"), [(None, None), ("there", None), (None, "80"), ("there", "http")])
-def test_a_store_that_the_environment_does_not_name_is_a_mistake(
-    bench: Bench,
-    elsewhere: Elsewhere,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    host: str | None,
-    port: str | None,
-) -> None:
-    for name, value in (("KVSSTCP_HOST", host), ("KVSSTCP_PORT", port)):
-        if value is not None:
-            monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError) as error:
-        main(*HERE, *arguments)
-    assert error.value.hint == "name it, or set KVSSTCP_HOST and KVSSTCP_PORT"
-    assert not elsewhere.connected
-    assert bench.names == set()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "host"),
+    "arguments",
     [
-        (["tasks", "--kvsserver", "there:80"], "there"),
-        (["tasks", "--kvsserver"], "of.environment"),
-        (["--taskserver", "there:80"], "there"),
-        (["--taskserver"], "of.environment"),
-        (["--kvsserver", "there:80", "--taskserver"], "there"),
-        (["--taskserver", "there:80", "--kvsserver=there:80"], "there"),
-        (["--kvsserver", "--taskserver"], "of.environment"),
-        (["--kvsserver", "--taskserver=of.environment:80"], "of.environment"),
-        (["--kvsserver", "there:80", "--taskcommand", "make tasks"], "there"),
+        ["--kvsserver", "there:80", "tasks"],
+        ["--taskserver", "there:80"],
+        ["--kvsserver", "there:80", "--taskcommand", "make tasks"],
     ],
 )
-def test_another_store_is_the_one_that_the_user_means(
-    bench: Bench,
-    elsewhere: Elsewhere,
-    command: Command,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    host: str,
+def test_another_store_is_shared_with_programs_alone(
+    bench: ProcessBench, command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
-    monkeypatch.setenv("KVSSTCP_HOST", "of.environment")
-    monkeypatch.setenv("KVSSTCP_PORT", "80")
     monkeypatch.setenv("KVSSTCP_SECRET", "its secret")
-    assert main(*HERE, *arguments) == 0
-    assert elsewhere.connected == [(host, 80, "its secret")]
-    assert bench.run.used == ("the connection", "the connection")
-    assert bench.run.secret not in (None, b"its secret"), "the run's own store has a secret of its own"
-    assert bench.run.own_context.environment["KVSSTCP_SECRET"] != "its secret"
+    assert bench.main_as_told(*HERE, *arguments) == 0
+    assert bench.run.used == (CONNECTION, CONNECTION, "there:80")
+    assert bench.run.secret not in (None, b"its secret")
+    assert bench.run.own_context.environment["KVSSTCP_SECRET"] == bench.run.secret.decode()
     assert command.closed is ("--taskcommand" in arguments)
     if command.closed:
         assert command.store == ("there", "80", "its secret")
 
 
-def test_another_store_that_cannot_be_had_leaves_nothing_behind(bench: Bench, elsewhere: Elsewhere) -> None:
-    for elsewhere.failure in (DisconnectedError("cannot connect to there:80"), OSError(errno.EPIPE, "Broken pipe")):
-        with pytest.raises(DisbatchError) as error:
-            bench.main("--kvsserver", "there:80")
-        assert error.value.exit_status == 1
-        assert error.value.hint == "see --kvsserver and --taskserver"
-        assert bench.names == set()
-
-
-@pytest.mark.usefixtures("elsewhere")
-def test_there_is_no_file_with_the_address_of_somebody_elses_store(bench: Bench) -> None:
+def test_there_is_no_file_with_the_address_of_somebody_elses_store(bench: ProcessBench) -> None:
     seen: set[str] = set()
     bench.meanwhile = lambda _: seen.update(bench.names)
-    bench.main("-p", "run", "--kvsserver", "there:80")
+    bench.main("--kvsserver", "there:80")
     assert seen == {"run_status.txt", "run_dbUtil.sh", "run_driver.log"}
 
 
-@pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("other", [["tasks", "--kvsserver", "there:80"], ["--taskserver", "there:80"]])
-def test_an_address_for_the_runs_own_store_has_no_effect_with_another(
-    bench: Bench, capsys: pytest.CaptureFixture[str], other: list[str]
-) -> None:
-    main(*HERE, "--use-address", "mine:5", *other)
-    assert "disbatch: --use-address has no effect together with --kvsserver" in capsys.readouterr().err.splitlines()
+def test_an_address_for_the_runs_own_store_has_no_effect_with_another(bench: ProcessBench, other: list[str]) -> None:
+    bench.main_as_told(*HERE, "--use-address", "mine:5", *other)
+    assert "disbatch: --use-address has no effect together with --kvsserver" in bench.told
     assert bench.wanted == [None, None]
-    assert f"--kvs=127.0.0.1:{PORT}" in bench.run.own_context.command
+    assert bench.run.asked_of_own_context.kvs == Address("127.0.0.1", PORT)
 
 
-def test_an_address_for_the_runs_own_store_is_used_without_a_word(
-    bench: Bench, command: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main(*HERE, "--use-address", "mine:5", "--taskcommand", "make tasks")
+def test_an_address_for_the_runs_own_store_is_used_without_a_word(bench: ProcessBench, command: Command) -> None:
+    bench.main_with_command("--use-address", "mine:5")
     assert bench.wanted == [Address("mine", 5)] * 2
-    assert f"--kvs=mine:{PORT}" in bench.run.own_context.command
+    assert bench.run.asked_of_own_context.kvs == Address("mine", PORT)
     assert command.store[:2] == ("mine", str(PORT))
-    assert "--use-address" not in capsys.readouterr().err
+    assert not any("--use-address" in text for text in bench.told)
 
 
-@pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("arguments", [["--taskserver", "there:80"], ["--taskcommand", "make tasks"]])
-def test_tasks_that_are_submitted_come_from_the_store(bench: Bench, command: Command, arguments: list[str]) -> None:
-    main(*HERE, *arguments)
+def test_tasks_that_are_submitted_come_from_the_store(
+    bench: ProcessBench, command: Command, arguments: list[str]
+) -> None:
+    bench.main_as_told(*HERE, *arguments)
     assert bench.run.job.startswith("STREAM_disBatch_")
     assert bench.run.controller._settings.task_source == "STREAM"
     assert list(bench.run.store.asked) == [b"task source name"]
     assert command.closed is (arguments[0] == "--taskcommand")
 
 
-def test_results_of_tasks_that_are_submitted_are_posted(bench: Bench, command: Command) -> None:
+def test_results_of_tasks_that_are_submitted_are_posted(bench: ProcessBench, command: Command) -> None:
     def submit(run: Run) -> None:
         for key, value in zip(SIGN_IN, (b"name", b"done", b"R", b"T"), strict=True):
             run.store.asked[key](value)
-        run.on_recorded([line(3, b"true")])
+        run.on_recorded([line(3)])
 
     bench.meanwhile = submit
-    main(*HERE, "--taskcommand", "make tasks")
+    bench.main_with_command()
     assert [key for key, _, _ in bench.run.store.posted] == [b"R 3", b"R done tasks"]
     assert command.closed
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_results_of_a_task_file_are_not_posted(bench: Bench) -> None:
+def test_results_of_a_task_file_are_not_posted(bench: ProcessBench) -> None:
     bench.main("--kvsserver", "there:80")
     assert bench.run.on_recorded.listeners == []
     assert not bench.run.store.posted
 
 
 @pytest.mark.parametrize("open_store", [True, False])
-def test_a_task_command_finds_the_runs_own_store(bench: Bench, command: Command, *, open_store: bool) -> None:
-    main(*HERE, "--taskcommand", "make tasks; --all", *["--insecure-kvs"] * open_store)
+def test_a_task_command_finds_the_runs_own_store(bench: ProcessBench, command: Command, *, open_store: bool) -> None:
+    bench.main_with_command("--taskcommand", "make tasks; --all", *["--insecure-kvs"] * open_store)
     assert command.text == "make tasks; --all"
     secret = bench.run.secret.decode() if bench.run.secret else None
     assert (secret is None) is open_store
@@ -762,10 +491,11 @@ def test_a_task_command_finds_the_runs_own_store(bench: Bench, command: Command,
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_store_is_served_until_the_task_command_has_ended_if_the_run_was_complete(
-    bench: Bench, command: Command, *, complete: bool
+    bench: ProcessBench, command: Command, *, complete: bool
 ) -> None:
-    bench.end = events.EndRun(0 if complete else 1, complete=complete)
-    main(*HERE, "--taskcommand", "make tasks")
+    if not complete:
+        bench.is_cut_short()
+    bench.main_with_command()
     assert command.closed
     is_over = bench.run.served_until
     assert (is_over is not None) is complete
@@ -773,6 +503,17 @@ def test_a_store_is_served_until_the_task_command_has_ended_if_the_run_was_compl
         assert not is_over()
         command.has_ended = True
         assert is_over()
+
+
+class Clock:
+    """Takes the place of the timers of a loop."""
+
+    def __init__(self) -> None:
+        self.later: list[tuple[float, Callable[[], None]]] = []
+
+    def after(self, seconds: float, action: Callable[[], None]) -> Timer:
+        self.later.append((seconds, action))
+        return Timer(0.0, action)
 
 
 @pytest.mark.parametrize(
@@ -784,31 +525,31 @@ def test_a_store_is_served_until_the_task_command_has_ended_if_the_run_was_compl
     ],
 )
 def test_a_task_command_that_ends_early_ends_the_list_when_all_is_read(
-    bench: Bench, command: Command, monkeypatch: pytest.MonkeyPatch, return_code: int, event: events.Event
+    bench: ProcessBench, command: Command, monkeypatch: pytest.MonkeyPatch, return_code: int, event: events.Event
 ) -> None:
     def end(run: Run) -> None:
-        later: list[tuple[float, Callable[[], None]]] = []
+        clock = Clock()
         with monkeypatch.context() as patch:
-            patch.setattr(run.loop, "after", lambda seconds, action: later.append((seconds, action)))
+            patch.setattr(run.loop, "after", clock.after)
             command.on_end(return_code)
         assert not run.happened_so_far
-        [(seconds, action)] = later
+        [(seconds, action)] = clock.later
         assert seconds == process.QUIET_AFTER_COMMAND
         action()
 
     bench.meanwhile = end
-    main(*HERE, "--taskcommand", "make tasks")
+    bench.main_with_command()
     assert bench.run.happened_so_far == [event]
 
 
 def test_a_signal_ends_a_task_command_that_outlives_its_tasks_and_is_told(
-    bench: Bench, command: Command, capsys: pytest.CaptureFixture[str]
+    bench: ProcessBench, command: Command
 ) -> None:
     bench.signal_at_the_end = events.SignalCame("SIGTERM", 143)
-    bench.meanwhile = lambda run: setattr(run.controller.counts, "finished", 1)
-    assert main(*HERE, "-p", "run", "--taskcommand", "make tasks") == 143
+    bench.tasks_finish_meanwhile(1)
+    assert bench.main_with_command() == 143
     assert command.closed
-    assert capsys.readouterr().err.splitlines() == [
+    assert bench.told == [
         "disbatch: got SIGTERM; ending the task command, whose tasks have all ended",
         "disbatch: 1 task finished; status file: run_status.txt",
     ]
@@ -816,38 +557,31 @@ def test_a_signal_ends_a_task_command_that_outlives_its_tasks_and_is_told(
 
 @pytest.mark.usefixtures("command")
 def test_a_task_command_that_outlives_its_tasks_for_a_while_is_said_to_be_waited_for(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: ProcessBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    later: list[tuple[float, Callable[[], None]]] = []
-
-    def after(seconds: float, action: Callable[[], None]) -> Timer:
-        later.append((seconds, action))
-        return Timer(0.0, action)
-
-    bench.meanwhile = lambda run: monkeypatch.setattr(run.loop, "after", after)
-    assert main(*HERE, "-p", "run", "--taskcommand", "make tasks") == 0
-    [(seconds, action)] = later
+    clock = Clock()
+    bench.meanwhile = lambda run: monkeypatch.setattr(run.loop, "after", clock.after)
+    assert bench.main_with_command() == 0
+    [(seconds, action)] = clock.later
     assert seconds == process.PATIENCE_WITH_COMMAND
-    capsys.readouterr()
+    assert bench.told == ["disbatch: No tasks to run."]
     action()
-    told = "disbatch: all tasks have ended; waiting for the task command to end, which Ctrl-C would make it do\n"
-    assert capsys.readouterr().err == told
+    assert bench.told == [
+        "disbatch: all tasks have ended; waiting for the task command to end, which Ctrl-C would make it do"
+    ]
 
 
-def test_a_task_command_that_cannot_be_started_ends_the_run_in_order(bench: Bench, command: Command) -> None:
+def test_a_task_command_that_cannot_be_started_ends_the_run_in_order(bench: ProcessBench, command: Command) -> None:
     command.failure = DisbatchError("cannot start the task command: no")
     with pytest.raises(DisbatchError, match="cannot start the task command"):
-        main(*HERE, "-p", "run", "--taskcommand", "make tasks")
+        bench.main_with_command()
     assert "run_kvsinfo.txt" not in bench.names
 
 
-def test_a_task_command_is_ended_when_the_run_fails(bench: Bench, command: Command) -> None:
-    def fail(_run: Run) -> None:
-        raise DisbatchError("something cannot go on")
-
-    bench.meanwhile = fail
+def test_a_task_command_is_ended_when_the_run_fails(bench: ProcessBench, command: Command) -> None:
+    bench.fails_meanwhile(DisbatchError("something cannot go on"))
     with pytest.raises(DisbatchError, match="cannot go on"):
-        main(*HERE, "--taskcommand", "make tasks")
+        bench.main_with_command()
     assert command.closed
     assert bench.run.served_until is None
 
@@ -855,20 +589,37 @@ def test_a_task_command_is_ended_when_the_run_fails(bench: Bench, command: Comma
 # What the controller knows
 
 
-def test_the_controller_knows_the_run_and_the_users_wishes(bench: Bench) -> None:
-    bench.main("-p", "run", "-e", "-f", "-E", "GPUS")
+def test_the_controller_knows_the_run_and_the_users_wishes(bench: ProcessBench) -> None:
+    bench.main("-e", "-f", "-E", "GPUS")
     known = bench.run.controller._settings
     assert (known.version, known.job, known.task_source) == (__version__, "run", "tasks")
     assert known.directory == os.fsencode(bench.folder)
+    assert known.script == f"{bench.folder}/run_dbUtil.sh"
     assert known.exit_code
     assert known.fail_fast
+    assert not known.startup_only
 
 
-def test_the_run_goes_by_its_defaults(bench: Bench) -> None:
+def test_the_run_goes_by_its_defaults(bench: ProcessBench) -> None:
     bench.main()
     known = bench.run.controller._settings
     assert not known.exit_code
     assert not known.fail_fast
+
+
+def test_the_controller_knows_that_tasks_come_from_standard_input(
+    bench: ProcessBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("tasks") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        bench.main_as_told(*HERE, "-")
+    assert bench.run.items == (TRUE, FALSE)
+    assert bench.run.controller._settings.task_source == "stdin"
+
+
+def test_the_controller_knows_that_no_hosts_are_there_at_the_beginning(bench: ProcessBench) -> None:
+    bench.main_as_told("-S", "tasks")
+    assert bench.run.controller._settings.startup_only
 
 
 # Mails
@@ -890,21 +641,21 @@ class Post:
 @pytest.fixture
 def post(monkeypatch: pytest.MonkeyPatch) -> Post:
     post = Post()
-    monkeypatch.delenv("DISBATCH_SMTP", raising=False)
     monkeypatch.setattr(mail, "send", post.send)
     return post
 
 
-def test_a_run_that_sends_no_mails_has_nothing_to_do_with_them(bench: Bench, post: Post) -> None:
-    bench.main("-p", "run")
+def test_a_run_that_sends_no_mails_has_nothing_to_do_with_them(bench: ProcessBench, post: Post) -> None:
+    bench.main()
     assert bench.run.on_recorded.listeners == []
     assert not post.letters
 
 
-def test_the_last_mail_tells_how_the_run_has_ended(bench: Bench, post: Post) -> None:
-    bench.end = events.EndRun(1, complete=False)
-    bench.meanwhile = lambda run: setattr(run.controller.counts, "finished", 3)
-    assert bench.main("-p", "run", "--mailTo", "me@example.org") == 1
+def test_the_last_mail_tells_how_the_run_has_ended(bench: ProcessBench, post: Post) -> None:
+    bench.is_cut_short()
+    bench.tasks_finish_meanwhile(3)
+    assert bench.main("--mailTo", "me@example.org") == 1
+    assert len(bench.run.on_recorded.listeners) == 1
     [(server, recipient, letter)] = post.letters
     assert (server, recipient) == (Address("localhost", 25), "me@example.org")
     assert letter.subject == "run was cut short: 3 finished, 0 failed"
@@ -913,7 +664,7 @@ def test_the_last_mail_tells_how_the_run_has_ended(bench: Bench, post: Post) -> 
 
 @pytest.mark.parametrize(("frequency", "expected"), [([], 1), (["--mailFreq", "20"], 20)])
 def test_mails_are_as_frequent_as_the_user_likes(
-    bench: Bench, post: Post, monkeypatch: pytest.MonkeyPatch, frequency: list[str], expected: int
+    bench: ProcessBench, post: Post, monkeypatch: pytest.MonkeyPatch, frequency: list[str], expected: int
 ) -> None:
     asked: list[int] = []
     digest = letter.Digest
@@ -924,39 +675,27 @@ def test_mails_are_as_frequent_as_the_user_likes(
 
     monkeypatch.setattr(letter, "Digest", make)
     monkeypatch.setenv("DISBATCH_SMTP", "relay:2525")
-    bench.main("-p", "run", "--mailTo", "me", *frequency)
+    bench.main("--mailTo", "me", *frequency)
     assert asked == [expected]
     assert [server for server, _, _ in post.letters] == [Address("relay", 2525)]
 
 
-def test_a_mail_that_cannot_be_sent_is_warned_of_and_changes_nothing_else(
-    bench: Bench, post: Post, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mail_that_cannot_be_sent_is_warned_of_and_changes_nothing_else(bench: ProcessBench, post: Post) -> None:
     post.failure = DisbatchError("no server")
-    bench.meanwhile = lambda run: setattr(run.controller.counts, "finished", 3)
-    assert bench.main("-p", "run", "--mailTo", "me") == 0
-    assert capsys.readouterr().err.splitlines() == [
+    bench.tasks_finish_meanwhile(3)
+    assert bench.main("--mailTo", "me") == 0
+    assert bench.told == [
         "disbatch: 3 tasks finished; status file: run_status.txt",
         "disbatch: no mail is sent any more: no server",
     ]
-    assert "no mail is sent any more: no server" in bench.content("run_driver.log")
-
-
-def test_a_mail_server_that_is_none_is_told_before_anything_is_made(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DISBATCH_SMTP", "somewhere")
-    with pytest.raises(UsageError, match="DISBATCH_SMTP: 'somewhere'"):
-        bench.main("-p", "run", "--mailTo", "me")
-    assert not bench.names
-    assert bench.main("-p", "run") == 0
+    assert "no mail is sent any more: no server" in bench.log
 
 
 # The end
 
 
 @pytest.mark.parametrize("ends", ["well", "badly"])
-def test_signals_are_their_former_handlers_again_after_a_run(bench: Bench, ends: str) -> None:
+def test_after_a_run_its_loop_is_closed_and_signals_have_their_former_handlers(bench: ProcessBench, ends: str) -> None:
     def look_around(run: Run) -> None:
         run.loop.on_signal(signal.SIGTERM, lambda: None)
         if ends == "badly":
@@ -966,113 +705,71 @@ def test_signals_are_their_former_handlers_again_after_a_run(bench: Bench, ends:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(DisbatchError, match="cannot go on") if ends == "badly" else nullcontext():
         bench.main()
+    assert bench.run.is_closed
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("status", [0, 1, 130, 143])
-def test_the_exit_status_is_the_controllers(bench: Bench, status: int) -> None:
+def test_the_exit_status_is_the_controllers(bench: ProcessBench, status: int) -> None:
     bench.end = events.EndRun(status, complete=not status)
     assert bench.main() == status
 
 
-class FullDisk:
-    def write(self, _descriptor: int, _data: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 @pytest.mark.parametrize(("status", "in_the_end"), [(0, 1), (1, 1), (130, 130)])
 def test_a_run_whose_last_lines_cannot_be_written_has_failed(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: int, in_the_end: int
+    bench: ProcessBench, monkeypatch: pytest.MonkeyPatch, status: int, in_the_end: int
 ) -> None:
     def look_around(run: Run) -> None:
         run.recorder.add(b"line\n")
         run.controller.counts.skipped = 1
 
-    monkeypatch.setattr(beginning, "Recorder", functools.partial(Recorder, write=FullDisk().write))
+    monkeypatch.setattr(beginning, "Recorder", functools.partial(Recorder, write=write_to_full_disk))
     bench.meanwhile = look_around
     bench.end = events.EndRun(status, complete=not status)
-    assert bench.main("-p", "run") == in_the_end
-    complaint, _, hint = capsys.readouterr().err.splitlines()
+    assert bench.main() == in_the_end
+    complaint, _, hint = bench.told
     assert complaint.startswith("disbatch: cannot write the status file: No space left on device")
     assert hint.endswith("-r run_status.txt")
     assert "run_kvsinfo.txt" not in bench.names
-    assert f"the run ends with status {in_the_end}" in bench.content("run_driver.log")
+    assert f"the run ends with status {in_the_end}" in bench.log
 
 
 @pytest.mark.parametrize(
     ("prefix", "shown"), [("run", "run_status.txt"), ("my run", "'my run_status.txt'"), ("{}/run", "{}/run_status.txt")]
 )
-def test_paths_are_shown_as_the_user_writes_them(
-    bench: Bench, capsys: pytest.CaptureFixture[str], prefix: str, shown: str
-) -> None:
-    bench.meanwhile = lambda run: setattr(run.controller.counts, "finished", 2)
+def test_paths_are_shown_as_the_user_writes_them(bench: ProcessBench, prefix: str, shown: str) -> None:
+    bench.tasks_finish_meanwhile(2)
     bench.main("-p", prefix.format(bench.folder))
-    assert capsys.readouterr().err == f"disbatch: 2 tasks finished; status file: {shown.format(bench.folder)}\n"
+    assert bench.told == [f"disbatch: 2 tasks finished; status file: {shown.format(bench.folder)}"]
+
+
+def test_a_run_cut_short_tells_how_to_go_on(bench: ProcessBench) -> None:
+    bench.end = events.EndRun(143, complete=False)
+    bench.tasks_finish_meanwhile(1)
+    bench.main("-e")
+    assert bench.told == [
+        "disbatch: 1 task finished; status file: run_status.txt",
+        "disbatch: to go on where this run left off: disbatch -s localhost:2 -p run -e tasks -r run_status.txt",
+    ]
 
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_run_that_has_come_to_nothing_can_be_gone_on_with_if_it_was_resumed(
-    bench: Bench, capsys: pytest.CaptureFixture[str], *, resumed: bool
+    bench: ProcessBench, *, resumed: bool
 ) -> None:
-    (bench.folder / "status").write_bytes(line(0, b"true"))
-    bench.end = events.EndRun(1, complete=False)
-    bench.main("-p", "run", *(["-r", "status"] if resumed else []))
+    bench.write("status", line(0))
+    bench.is_cut_short()
+    bench.main(*["-r", "status"] * resumed)
     hint = "disbatch: to go on where this run left off: disbatch -s localhost:2 -p run tasks -r run_status.txt"
-    assert (hint in capsys.readouterr().err.splitlines()) is resumed
+    assert (hint in bench.told) is resumed
 
 
 @pytest.mark.parametrize(("given", "added"), [((), " -R"), (("-R",), "")])
 def test_after_a_failed_check_only_a_retry_gets_any_further(
-    bench: Bench, capsys: pytest.CaptureFixture[str], given: tuple[str, ...], added: str
+    bench: ProcessBench, given: tuple[str, ...], added: str
 ) -> None:
-    (bench.folder / "status").write_bytes(line(0, b"true"))
-    bench.end = events.EndRun(1, complete=False)
+    bench.write("status", line(0))
+    bench.is_cut_short()
     bench.meanwhile = lambda run: setattr(run.controller, "check_failed", True)
-    bench.main("-p", "run", "-r", "status", *given)
-    assert capsys.readouterr().err.splitlines()[-1].endswith(f"tasks -r run_status.txt{added}")
-
-
-def test_what_is_another_list_of_tasks_cannot_be_gone_on_with(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    (bench.folder / "status").write_bytes(line(0, b"true"))
-    bench.end = events.EndRun(1, complete=False)
-    bench.meanwhile = lambda run: setattr(run.controller, "can_be_resumed", False)
-    bench.main("-p", "run", "-r", "status")
-    assert "to go on where" not in capsys.readouterr().err
-
-
-def test_two_runs_do_not_get_in_each_others_way(bench: Bench) -> None:
-    def begin_another(_run: Run) -> None:
-        with pytest.raises(DisbatchError, match=r"run_status.txt goes on"):
-            bench.main("-p", "run")
-
-    bench.meanwhile = begin_another
-    bench.main("-p", "run")
-    assert bench.names == {"run_status.txt", "run_dbUtil.sh", "run_driver.log"}
-
-
-def test_a_name_that_is_made_up_is_a_new_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    digits = iter([7, 7, 8])
-    monkeypatch.setattr(random, "randrange", lambda _: next(digits))
-    monkeypatch.setattr(beginning, "datetime", StoppedClock)
-    bench.main()
-    bench.main()
-    assert {name for name in bench.names if name.endswith("_status.txt")} == {
-        "tasks_disBatch_260102030405_007_status.txt",
-        "tasks_disBatch_260102030405_008_status.txt",
-    }
-
-
-class StoppedClock:
-    @staticmethod
-    def now() -> datetime:
-        return datetime(2026, 1, 2, 3, 4, 5)  # noqa: DTZ001 - as on the user's clock
-
-
-def test_a_run_cut_short_tells_how_to_go_on(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    bench.end = events.EndRun(143, complete=False)
-    bench.meanwhile = lambda run: setattr(run.controller.counts, "finished", 1)
-    bench.main("-p", "run", "-e")
-    assert capsys.readouterr().err.splitlines() == [
-        "disbatch: 1 task finished; status file: run_status.txt",
-        "disbatch: to go on where this run left off: disbatch -s localhost:2 -p run -e tasks -r run_status.txt",
-    ]
+    bench.main("-r", "status", *given)
+    assert bench.told[-1].endswith(f"tasks -r run_status.txt{added}")

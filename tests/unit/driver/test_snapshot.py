@@ -9,8 +9,8 @@ from disbatch import messages
 from disbatch.driver import events
 from disbatch.driver.fleet import EngineStage
 from disbatch.driver.snapshot import state
+from tests.unit.driver.examples import context_came
 from tests.unit.driver.play import TOKEN, Play, barrier, play, skipped, task, tasks
-from tests.unit.driver.simulation import context_came
 
 
 def state_of(run: Play) -> dict[str, Any]:

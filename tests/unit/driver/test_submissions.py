@@ -15,7 +15,7 @@ from disbatch.driver.submissions import SIGN_IN, Submissions
 from disbatch.statusfile import HEADER, barrier_line, per_engine_line, skipped_line, task_line
 from disbatch.taskfile import Complaint
 from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Phase, Task
-from tests.unit.driver.simulation import outcome
+from tests.unit.driver.examples import line, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -130,10 +130,6 @@ def bench() -> Bench:
 
 def task(task_id: int, command: bytes = b"true", stream_index: int = 0) -> Task:
     return Task(task_id, stream_index or task_id + 1, NO_REPEAT, command)
-
-
-def line(task_id: int, return_code: int = 0, command: bytes = b"true") -> bytes:
-    return task_line(task(task_id, command), "node", outcome(return_code))
 
 
 # Signing in
