@@ -9,7 +9,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages test lint unit reference demo bench bench-growth bench-slurm bench-store build clean
+.PHONY: help setup system-packages test lint unit reference demo build clean compared-programs \
+    bench bench-throughput bench-latency bench-startup bench-resume bench-idle bench-growth bench-slurm bench-store
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -40,21 +41,38 @@ reference: $(READY)  ## write docs/reference/options.md anew, from the declarati
 demo: $(READY)  ## run an example on all cores of this machine and show what comes of it
 	tools/demo.sh "$(BIN)/disbatch"
 
-bench: $(READY)  ## measure how many tasks a second go through
-	$(BIN)/python benchmarks/throughput.py
+bench: bench-throughput  ## the same as bench-throughput
+
+compared-programs: $(READY)
+	tools/install-compared.sh $(BIN)/python
+
+bench-throughput: compared-programs  ## measure how many tasks a second go through, beside other programs
+	$(BIN)/python -m benchmarks.throughput
+
+bench-latency: $(READY)  ## measure how long a place is empty between tasks, and what distance does to that
+	$(BIN)/python -m benchmarks.latency
+
+bench-startup: $(READY)  ## measure what a short run takes
+	$(BIN)/python -m benchmarks.startup
+
+bench-resume: $(READY)  ## measure what it takes to skip a million completed tasks
+	$(BIN)/python -m benchmarks.resume
+
+bench-idle: $(READY)  ## measure what a run costs while its tasks sleep
+	$(BIN)/python -m benchmarks.idle
 
 bench-growth: $(READY)  ## measure what it takes to add a context to a run that goes on
-	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python -m benchmarks.growth
 
 bench-slurm: $(READY)  ## measure what is added to a job of Slurm (root, with its packages)
-	$(BIN)/python benchmarks/slurm.py
+	$(BIN)/python -m benchmarks.slurm
 
 bench-store: $(READY)  ## measure what connections to the key-value store cost
-	$(BIN)/python benchmarks/store.py
+	$(BIN)/python -m benchmarks.store
 
 build: $(READY)  ## wheel and source distribution, in dist/
 	$(BIN)/python -m build --no-isolation
 
 clean:  ## remove everything that was made here
-	rm -rf .venv .venv-* build dist demo-run .gridengine .hypothesis .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf .venv .venv-* build dist demo-run .gridengine .compared .hypothesis .pytest_cache .mypy_cache .ruff_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

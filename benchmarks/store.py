@@ -1,6 +1,6 @@
 """What connections to the key-value store cost: idle ones, and busy ones beside them.
 
-Usage: python benchmarks/store.py [--idle 2000] [--busy 100] [--seconds 5]
+Usage: python -m benchmarks.store [--idle 2000] [--busy 100] [--seconds 5]
 
 The server is a process of its own. Idle connections have given their proof and wait for a value, as engines do; busy
 ones put a value of 200 bytes and get it back, one after the other, all from this process. CPU is the server's alone.
@@ -15,22 +15,11 @@ import selectors
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(CHECKOUT))
-
-from disbatch.kvsstcp import KVSClient, wire  # noqa: E402 - from this checkout
+from benchmarks.measuring import CHECKOUT, ENVIRONMENT, PYTHON, cpu_of, of_status
+from disbatch.kvsstcp import KVSClient, wire
 
 VALUE = b"x" * 200
-
-
-def figures(pid: int) -> tuple[float, float]:
-    """Memory (KiB) and CPU (s) of a process."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    memory = next(float(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return memory, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def busy(clients: list[KVSClient], seconds: float) -> int:
@@ -66,12 +55,12 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     command = [sys.executable, "-m", "disbatch.kvsstcp", "serve"]
-    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, cwd=CHECKOUT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None  # noqa: S101 - asked for above
         lines = (server.stdout.readline() for _ in range(3))
         found = dict(line.strip().removeprefix("export ").split("=", 1) for line in lines)
         where, secret = (found["KVSSTCP_HOST"], int(found["KVSSTCP_PORT"])), found["KVSSTCP_SECRET"]
-        memory_before, cpu_before = figures(server.pid)
+        memory_before, cpu_before = of_status(server.pid, "VmRSS"), cpu_of(server.pid)
         began = time.perf_counter()
         idle = [KVSClient(*where, secret=secret) for _ in range(asked.idle)]
         waiting = [client.detach() for client in idle]
@@ -79,23 +68,23 @@ def main() -> None:
             connection.sendall(wire.encode_get(b"idle %d" % number))
         joined = time.perf_counter() - began
         time.sleep(1.0)
-        memory, cpu = figures(server.pid)
-        print(f"{asked.idle} idle connections, Python {sys.version.split()[0]}")
+        memory, cpu = of_status(server.pid, "VmRSS"), cpu_of(server.pid)
+        print(f"{asked.idle} idle connections, {PYTHON}")
         print(f"memory a connection, KiB            {(memory - memory_before) / asked.idle:8.1f}")
         print(f"server's CPU to let one in, µs      {(cpu - cpu_before) / asked.idle * 1e6:8.0f}")
         print(f"all in after, s                     {joined:8.2f}")
-        before = figures(server.pid)[1]
+        before = cpu_of(server.pid)
         time.sleep(asked.seconds)
-        print(f"server's CPU while they idle, %     {(figures(server.pid)[1] - before) / asked.seconds * 100:8.2f}")
+        print(f"server's CPU while they idle, %     {(cpu_of(server.pid) - before) / asked.seconds * 100:8.2f}")
         for beside in (True, False):
             if not beside:
                 for connection in waiting:
                     connection.close()
                 time.sleep(1.0)
             clients = [KVSClient(*where, secret=secret) for _ in range(asked.busy)]
-            before = figures(server.pid)[1]
+            before = cpu_of(server.pid)
             rounds = busy(clients, asked.seconds)
-            cost = (figures(server.pid)[1] - before) / max(1, rounds) * 1e6
+            cost = (cpu_of(server.pid) - before) / max(1, rounds) * 1e6
             what = f"{asked.busy} busy {'beside' if beside else 'without'} the idle ones"
             print(f"{what:35} {rounds / asked.seconds:8.0f} put and get/s, {cost:.1f} µs of CPU each")
         server.terminate()
