@@ -27,7 +27,7 @@ class Mailbox:
     """Sends to the driver, and calls `on_message` for each message put under `key`.
 
     `connected` has given its proof. `on_lost(reason)` is called once, when the connection has ended or something came
-    over it that is no message; nothing is sent or handed over afterwards.
+    over it that is no message; nothing is sent or handed over afterwards. A value may be several messages.
     """
 
     def __init__(
@@ -68,14 +68,16 @@ class Mailbox:
 
     def _reply_came(self, tag: bytes, value: bytes) -> None:
         try:
-            message = messages.decode(value, tag)
+            arrived = messages.decode_all(value, tag)
         except MessageError as error:
             self._connection.lose(str(error))
             return
         # Soon, and with the next message if there is one, be it the answer: the driver wakes up once instead of twice.
         if self._ask_later is None:
             self._ask_later = self._loop.after(ASK_DELAY, self._ask_again)
-        self._on_message(message)
+        for message in arrived:
+            if self._connection.open:
+                self._on_message(message)
 
     def _ask_again(self) -> None:
         self._ask_later = None

@@ -465,13 +465,45 @@ def encode(message: Message) -> bytes:
 
 def decode(data: bytes, tag: bytes = TAG) -> Message:
     """Message of these bytes, which came with that tag; raises `MessageError` when they are none."""
+    _check_tag(tag)
+    try:
+        parts = msgpack.unpackb(data, unicode_errors=_UNDECODABLE)
+    except Exception as error:
+        raise _no_message(data) from error
+    return _of_parts(parts, data)
+
+
+def decode_all(data: bytes, tag: bytes = TAG) -> list[Message]:
+    """Messages whose bytes stand one behind another in `data`, one at least; raises as `decode` does."""
+    _check_tag(tag)
+    found: list[Message] = []
+    rest = data
+    while rest or not found:
+        try:
+            parts, rest = msgpack.unpackb(rest, unicode_errors=_UNDECODABLE), b""
+        except msgpack.ExtraData as more:
+            parts, rest = more.unpacked, more.extra
+        except Exception as error:
+            raise _no_message(data) from error
+        found.append(_of_parts(parts, data))
+    return found
+
+
+def _check_tag(tag: bytes) -> None:
     if tag != TAG:
         raise MessageError(f"a value with the tag {tag!r} came where a message was expected")
+
+
+def _no_message(data: bytes) -> MessageError:
+    # msgpack documents ValueError for malformed input, but a hostile peer can make it raise several others.
+    return MessageError(f"{len(data)} bytes arrived that are no message of this version of disbatch")
+
+
+def _of_parts(parts: Any, data: bytes) -> Message:  # noqa: ANN401 - anything may arrive
     try:
-        name, *values = _list(msgpack.unpackb(data, unicode_errors=_UNDECODABLE))
+        name, *values = _list(parts)
         decode_fields = _decoders[name]
     except Exception as error:
-        # msgpack documents ValueError for malformed input, but a hostile peer can make it raise several others.
-        raise MessageError(f"{len(data)} bytes arrived that are no message of this version of disbatch") from error
+        raise _no_message(data) from error
     message: Message = decode_fields(values)
     return message

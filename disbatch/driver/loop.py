@@ -251,7 +251,8 @@ class DriverLoop:
         assert self._feeder is not None  # noqa: S101
         if isinstance(command, events.SendToEngine):
             key = messages.engine_key(self._job, command.engine_rank)
-            self._server.put(key, messages.TAG, messages.encode(command.message))
+            # An engine takes one value in the time of a round trip, however long that is: all there is goes into one.
+            self._server.put_behind(key, messages.TAG, messages.encode(command.message))
         elif isinstance(command, events.ReadItems):
             self._feeder.read(command.limit)
         elif isinstance(command, events.SendToContext):

@@ -158,6 +158,10 @@ class Server:
         """Put a value, as a client would. `tag` has 4 bytes."""
         self._perform(self._store.put(key, tag, value), None)
 
+    def put_behind(self, key: bytes, tag: bytes, value: bytes) -> None:
+        """Put a value that may be taken as one with the newest of its key: see `Store.put_behind`."""
+        self._perform(self._store.put_behind(key, tag, value), None)
+
     def take(self, key: bytes) -> tuple[bytes, bytes] | None:
         """Remove the oldest value of `key` and return its tag and value; None, at once, if there is none."""
         found, deliveries = self._store.take(key)

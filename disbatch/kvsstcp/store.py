@@ -27,6 +27,9 @@ _SHOWN_WHOLE = 50
 """A text up to this many bytes is shown whole in a snapshot."""
 _SHOWN_HEAD, _SHOWN_TAIL = 24, 23
 
+_LONG = 1 << 16
+"""Bytes of a value behind which no other is put: each makes it anew."""
+
 Newest = tuple[bytes, bytes] | tuple[bytes, bytes | None, int]
 Snapshot = tuple[list[int], list[tuple[bytes, int]], list[tuple[bytes, int, Newest]]]
 """`([gets, puts, views, waits], [(key, waiters)], [(key, values, newest)])`, sorted by key.
@@ -78,6 +81,21 @@ class Store(Generic[ClientT]):
         self._puts += 1
         self._note(_PUT, key)
         self._add(key, tag, value, deliveries)
+        self._record(deliveries)
+        return deliveries
+
+    def put_behind(self, key: bytes, tag: bytes, value: bytes) -> list[Delivery[ClientT]]:
+        """Add a value as `put` does, but in the same bytes as the newest one of its key, if that has the same tag.
+
+        That is for values which readers can take apart. One that is long already is left as it is.
+        """
+        values = self._values.get(key)
+        if values is None or values[-1][0] != tag or len(values[-1][1]) > _LONG:
+            return self.put(key, tag, value)
+        deliveries: list[Delivery[ClientT]] = []
+        self._puts += 1
+        self._note(_PUT, key)
+        values[-1] = (tag, values[-1][1] + value)
         self._record(deliveries)
         return deliveries
 

@@ -188,6 +188,26 @@ def test_several_messages_that_came_at_once_are_all_handed_over(bench: Bench) ->
     assert bench.got == [EngineRefused(text) for text in "123"]
 
 
+def several(*sent: Message) -> bytes:
+    """Messages as one value."""
+    return encode_reply(messages.TAG, b"".join(map(messages.encode, sent)))
+
+
+def test_several_messages_in_one_value_are_all_handed_over(bench: Bench) -> None:
+    bench.hears(several(EngineRefused("1"), EngineRefused("2")) + refusal("3"))
+    assert bench.got == [EngineRefused(text) for text in "123"]
+
+
+def test_the_rest_of_a_value_is_not_handed_over_once_the_owner_has_closed(bench: Bench) -> None:
+    def close(message: Message) -> None:
+        bench.got.append(message)
+        bench.mailbox.close()
+
+    bench.on_message = close
+    bench.hears(several(EngineRefused("1"), EngineRefused("2")))
+    assert bench.got == [EngineRefused("1")]
+
+
 # When the next is asked for.
 
 

@@ -18,7 +18,17 @@ from hypothesis import given
 
 from disbatch import messages
 from disbatch.errors import MessageError
-from disbatch.messages import Message, TaskReport, TasksEnded, context_key, decode, driver_key, encode, engine_key
+from disbatch.messages import (
+    Message,
+    TaskReport,
+    TasksEnded,
+    context_key,
+    decode,
+    decode_all,
+    driver_key,
+    encode,
+    engine_key,
+)
 from disbatch.records import astuple, is_record
 from disbatch.tasks import Outcome, Task
 
@@ -110,6 +120,31 @@ def test_every_message_comes_back_as_it_went(kind: type) -> None:
         assert fits(back, kind)
 
     check()
+
+
+@given(st.lists(any_message, min_size=1, max_size=4))
+def test_messages_one_behind_another_come_back_in_their_order(sent: list[Message]) -> None:
+    data = b"".join(map(encode, sent))
+    assert decode_all(data) == sent
+    if len(sent) > 1:
+        with pytest.raises(MessageError):
+            decode(data)
+
+
+@given(any_message, st.binary(max_size=20))
+def test_what_is_no_message_behind_one_is_refused(first: Message, rest: bytes) -> None:
+    with contextlib.suppress(MessageError):
+        found = decode_all(encode(first) + rest)
+        assert found[0] == first
+        assert b"".join(map(encode, found)) != b""
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", packed("no such message")])
+def test_one_message_at_least_is_wanted(data: bytes) -> None:
+    with pytest.raises(MessageError):
+        decode_all(data)
+    with pytest.raises(MessageError, match="tag"):
+        decode_all(encode(messages.FinishEngine()), b"AUTF")
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 3000])

@@ -157,6 +157,8 @@ class Store:
     def put(self, key: bytes, tag: bytes, value: bytes) -> None:
         self.house.did("put", key, messages.decode(value) if tag == messages.TAG else (tag, value))
 
+    put_behind = put
+
     def expire(self, _now: float) -> float | None:
         return self.next_expiry
 

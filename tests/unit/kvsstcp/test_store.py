@@ -280,3 +280,37 @@ class AgainstAModel(RuleBasedStateMachine):
 
 TestAgainstAModel = AgainstAModel.TestCase
 TestAgainstAModel.settings = settings(stateful_step_count=25)
+
+
+# Values that are taken as one
+
+
+def test_a_value_behind_one_that_is_there_is_taken_with_it() -> None:
+    store: Store[str] = Store()
+    assert store.put_behind(b"k", b"TAG1", b"one") == []
+    assert store.put_behind(b"k", b"TAG1", b"two") == []
+    assert store.count(b"k") == 1
+    assert store.get("a", b"k") == [Delivery("a", b"k", b"TAG1", b"onetwo", taken=True)]
+
+
+def test_a_value_behind_none_goes_to_those_who_wait() -> None:
+    store: Store[str] = Store()
+    store.get("a", b"k")
+    assert store.put_behind(b"k", b"TAG1", b"one") == [Delivery("a", b"k", b"TAG1", b"one", taken=True)]
+    assert store.count(b"k") == 0
+
+
+def test_values_of_another_tag_or_behind_a_long_one_are_taken_by_themselves() -> None:
+    store: Store[str] = Store()
+    for tag, value in ((b"TAG1", b"one"), (b"TAG2", b"x" * 100_000), (b"TAG2", b"three")):
+        store.put_behind(b"k", tag, value)
+    assert store.count(b"k") == 3
+
+
+def test_a_value_behind_another_counts_and_is_recorded_as_a_put() -> None:
+    store: Store[str] = Store()
+    store.monitor(b"m", b"k", b"p")
+    for _ in range(2):
+        store.put_behind(b"k", b"TAG1", b"v")
+    assert store.take(b"m")[0] == store.take(b"m")[0] == (ASTR, b"p:k")
+    assert store.snapshot()[0][1] == 2
