@@ -10,7 +10,8 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system-packages test lint unit reference demo build clean compared-programs \
-    bench bench-throughput bench-latency bench-startup bench-resume bench-idle bench-growth bench-slurm bench-store
+    bench bench-throughput bench-latency bench-startup bench-resume bench-idle bench-growth bench-launches \
+    bench-slurm bench-store
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +67,9 @@ bench-growth: $(READY)  ## measure what it takes to add a context to a run that 
 
 bench-slurm: $(READY)  ## measure what is added to a job of Slurm (root, with its packages)
 	$(BIN)/python -m benchmarks.slurm
+
+bench-launches: $(READY)  ## measure what it takes to start engines on up to a thousand nodes
+	$(BIN)/python -m benchmarks.launches
 
 bench-store: $(READY)  ## measure what connections to the key-value store cost
 	$(BIN)/python -m benchmarks.store

@@ -157,5 +157,5 @@ def arguments_for(options: object, names: Sequence[str] | None = None) -> list[s
 
 def _as_text(value: object) -> str:
     if isinstance(value, tuple):
-        return ",".join(f"{node.host}:{node.cores}" for node in value)
+        return ",".join(str(node) for node in value)
     return str(value)

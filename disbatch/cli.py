@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 COMPLETION_VARIABLE = "_ARGCOMPLETE"
 """Set by a shell that wants to know how a command line of disbatch could go on, and by nobody else."""
 
+COPY_OF_SLURM = "slurm_script"
+"""Name under which a batch job of Slurm runs its copy of this program, which goes with the job."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Be what the first argument names, a driver without one that does; the exit status."""
@@ -88,5 +91,7 @@ def _program() -> tuple[str, ...]:
     name = os.path.basename(path)
     if name == "__main__.py":
         return tuple(sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1])
+    if name == COPY_OF_SLURM:
+        return ("disbatch",)
     folders = (folder for folder in os.get_exec_path() if os.path.exists(os.path.join(folder, name)))
     return (name,) if next(folders, None) == os.path.dirname(path) else (path,)

@@ -239,6 +239,14 @@ class ContextRefused:
 
 @_message
 @record
+class EngineHasCome:
+    """An engine of the context has joined the run, or has tried to."""
+
+    engine_rank: int
+
+
+@_message
+@record
 class EndContext:
     """End: kill the launchers of `abandoned` engines, which never came, and wait for the others."""
 
@@ -445,7 +453,7 @@ ToDriver = (
     | StopEngine
     | StopContext
 )
-ToContext = ContextAdmitted | ContextRefused | EndContext
+ToContext = ContextAdmitted | ContextRefused | EngineHasCome | EndContext
 ToEngine = EngineAdmitted | EngineRefused | RunTasks | ReturnTasks | FinishEngine | CancelEngine
 FromRank = RankCame | FromEngine
 ToRank = EngineAdmitted | EngineRefused | RunTasks | CancelEngine | FinishEngine

@@ -30,6 +30,9 @@ class SshNode:
     host: str
     cores: int
 
+    def __str__(self) -> str:
+        return _with_number(self.host, self.cores)
+
 
 @record
 class Address:
@@ -39,7 +42,11 @@ class Address:
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return _with_number(self.host, self.port)
+
+
+def _with_number(host: str, number: int) -> str:
+    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
 
 
 def ssh_nodes(text: str) -> tuple[SshNode, ...]:
@@ -47,10 +54,12 @@ def ssh_nodes(text: str) -> tuple[SshNode, ...]:
     nodes = []
     for entry in filter(None, (part.strip() for part in text.split(","))):
         host, colon, count = entry.rpartition(":")
-        if not colon:
+        if not colon or "]" in count:
             raise ValueError(f"{entry!r} has no core count; write it as HOST:N, for example {f'{entry}:4'!r}")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]  # an IPv6 address, for which ssh wants no brackets
+        elif ":" in host:  # of which the last part may be a core count, or its own
+            raise ValueError(f"{entry!r} has too many colons; write an IPv6 address as [ADDRESS]:N: '[fd00::1]:4'")
         if not host:
             raise ValueError(f"{entry!r} names no host; write it as HOST:N, for example 'localhost:4'")
         if not host.isprintable() or host.startswith("-") or set(" []") & set(host):

@@ -38,9 +38,11 @@ if TYPE_CHECKING:
 ANSWER_PATIENCE = 60.0
 """Seconds that the driver may take to admit a context."""
 
-LAUNCHES = 32
-LAUNCH_PAUSE = 0.1
-"""Engines started at once, and seconds until the next so many are: a thousand ssh at once would hinder one another."""
+LAUNCHES = 100
+"""Engines on their way at once, from their start to their coming: a thousand ssh would hinder one another."""
+
+LAUNCH_PATIENCE = 2.0
+"""Seconds until an engine that has not come counts as on its way no more: a slow or dead node holds nobody up."""
 
 LAUNCHER_PATIENCE = 12.0
 """Seconds from the first to the second signal for what started engines: to end tasks takes an engine its time."""
@@ -69,6 +71,7 @@ class Context:
         self._nodes: dict[int, NodeOffer] = {}
         self._to_launch: list[int] = []
         """Ranks of engines that are still to be started, the first one last."""
+        self._on_their_way: set[int] = set()
         self._launched: dict[int, Launched] = {}
         self._uncertain: set[int] = set()
         """Ranks of engines of which the end of what had started them tells little."""
@@ -145,6 +148,8 @@ class Context:
                 self._exit_status = ExitStatus.OK
             else:
                 self._fail(message.reason)
+        elif isinstance(message, messages.EngineHasCome):
+            self._on_its_way_no_more(message.engine_rank)
         elif isinstance(message, messages.EndContext):
             self._note("told to end by the driver")
             self._begin_to_end()
@@ -174,11 +179,16 @@ class Context:
         self._leave_if_done()
 
     def _start_engines(self) -> None:
-        for _ in range(min(LAUNCHES, len(self._to_launch))):
+        while self._to_launch and len(self._on_their_way) < LAUNCHES:
             rank = self._to_launch.pop()
+            self._on_their_way.add(rank)
+            if self._to_launch:
+                self._loop.after(LAUNCH_PATIENCE, partial(self._on_its_way_no_more, rank))
             self._start_engine(self._nodes[rank], rank)
-        if self._to_launch:
-            self._loop.after(LAUNCH_PAUSE, self._start_engines)
+
+    def _on_its_way_no_more(self, rank: int) -> None:
+        self._on_their_way.discard(rank)
+        self._start_engines()
 
     def _start_engine(self, offer: NodeOffer, rank: int) -> None:
         node, label = offer.name, self._label
@@ -223,9 +233,11 @@ class Context:
                 words = launched.last_words()
                 launched.clear_away()
                 self._engine_ended(rank, return_code, words)
+        self._start_engines()
         self._leave_if_done()
 
     def _engine_ended(self, rank: int, return_code: int, words: str) -> None:
+        self._on_their_way.discard(rank)
         self._note(f"engine {rank} ended with {return_code} {words}")
         self._mailbox.send(messages.EngineProcessEnded(rank, return_code, words, rank not in self._uncertain))
         if return_code and not self._ending:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from disbatch.errors import DisbatchError
@@ -16,8 +17,10 @@ from disbatch.values import Address
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_ANYWHERE = "198.51.100.1"  # of TEST-NET-2 (RFC 5737): nothing is ever sent to it
+_ANYWHERE = ("198.51.100.1", "2001:db8:100::1")  # for documentation (RFC 5737, RFC 3849): nothing is ever sent there
 _DISCARD = 9
+_LOOKED_UP = 5
+"""Hosts at most whose way is looked for: to look up a name that only ssh knows may take seconds."""
 _OF_NO_USE_TO_OTHERS = ("127.", "::1", "fe80:")  # loopback and link-local
 
 
@@ -50,7 +53,7 @@ def advertised(wanted: Address | None, port: int, hosts: Iterable[str]) -> Addre
     name = os.uname().nodename
     if _leads_elsewhere(name):
         return Address(name, port)
-    for host in (*hosts, _ANYWHERE):
+    for host in (*islice(hosts, _LOOKED_UP), *_ANYWHERE):
         own = _own_address_towards(host)
         if own is not None and not own.startswith(_OF_NO_USE_TO_OTHERS):
             return Address(own, port)

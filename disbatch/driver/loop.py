@@ -87,6 +87,8 @@ class DriverLoop:
         self._feeder: Feeder | Submissions | None = None
         self._inbox: deque[events.Event] = deque()
         self._peers: dict[int, events.EngineLost | events.ContextLost] = {}
+        self._known: set[events.EngineLost | events.ContextLost] = set()
+        """What stands in `_peers`, to be found there among thousands."""
         self._context_process: Launched | None = None
         self._host = os.uname().nodename
         self._pid = os.getpid()
@@ -199,12 +201,14 @@ class DriverLoop:
             loss = events.ContextLost(message.token)
         else:
             return
-        if loss not in self._peers.values():  # the first one is who it says; no end of another may pass for its own
+        if loss not in self._known:  # the first one is who it says; no end of another may pass for its own
+            self._known.add(loss)
             self._peers[peer] = loss
 
     def _peer_gone(self, peer: int) -> None:
         lost = self._peers.pop(peer, None)
         if lost is not None:
+            self._known.discard(lost)
             self.happened(lost)
 
     def _check_own_context(self) -> None:

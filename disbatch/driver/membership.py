@@ -270,6 +270,9 @@ class Membership:
         engine = self._fleet.engine(event.engine_rank)
         if engine is not None and engine.can_hear:
             return  # an answer would reach the engine that is here already, under the same key
+        if engine is not None and not self._fleet.contexts[engine.context_rank].gone:
+            token = self._fleet.contexts[engine.context_rank].token
+            self._do(events.SendToContext(token, messages.EngineHasCome(engine.rank)))
         if engine is None or engine.stage is not EngineStage.EXPECTED or not self._open:
             refusal = messages.EngineRefused("the run is over, or does not expect this engine")
             self._do(events.SendToEngine(event.engine_rank, refusal))

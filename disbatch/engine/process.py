@@ -6,6 +6,7 @@ A thin shell. Everything happens in the turns of one loop over one connection.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from functools import partial
@@ -23,7 +24,6 @@ from disbatch.runfiles import RunFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     import socket
     from collections.abc import Mapping, Sequence
 
@@ -179,6 +179,8 @@ def main(arguments: Sequence[str]) -> int:
         Rank(asked, place, loop).run()
     else:
         Engine(asked, loop).run()
+    # A resource manager sends TERM more than once: the last may be for one who has done all that it asked for.
+    signal.pthread_sigmask(signal.SIG_BLOCK, keeper.FORWARDED)
     loop.close()
     keeper.kill_children()
     sys.stdout.flush()

@@ -61,6 +61,7 @@ MISTAKES = [
     Mistake("-s without a host", ("-s", ":3", "tasks"), 2, ("-s", ":3")),
     Mistake("-s with nothing", ("-s", "", "tasks"), 2, ("-s", "names no host")),
     Mistake("-s with a blank", ("-s", "local host:3", "tasks"), 2, ("-s", "no host name")),
+    Mistake("-s with a bare IPv6 address", ("-s", "fd00::1:4", "tasks"), 2, ("-s", "'fd00::1:4'", "[ADDRESS]:N")),
     Mistake("-s with an option of ssh", ("-s", "-oProxyCommand=x:3", "tasks"), 2, ("-s",)),
     Mistake("-s, second entry bad", ("-s", "localhost:1,h", "tasks"), 2, ("-s", "'h'")),
     Mistake("-s, large", ("-s", "localhost:1000000", "tasks"), 2, ("-s", "100000 at most")),

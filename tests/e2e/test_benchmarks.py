@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ("resume", "--tasks 100 --rounds 1", "lines/s"),
         ("idle", "--seconds 0.1 --rounds 1", "keeper"),
         ("growth", "--rounds 1", "first task of an added context"),
+        ("launches", "--nodes 1,3", "last first task"),
         ("store", "--idle 2 --busy 2 --seconds 0.1", "2 busy without the idle ones"),
     ],
 )

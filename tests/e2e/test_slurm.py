@@ -114,7 +114,7 @@ def test_a_batch_job_runs_the_tasks_on_its_nodes(site: Site) -> None:
 
 
 def test_what_salloc_starts_runs_the_tasks_on_its_nodes(site: Site) -> None:
-    site.work.write("tasks", *[SHOW] * 6)
+    site.work.write("tasks", *[MEET.format(6, SHOW)] * 6)
     done = site.run("salloc", "-n", "6", "disbatch", "tasks")
     assert done.returncode == 0, done.stderr
     assert sorted(line.node for line in site.work.status()) == ["n1"] * 4 + ["n2"] * 2
@@ -155,7 +155,7 @@ def test_each_place_has_gpus_of_its_own(site: Site) -> None:
 
 
 def test_cores_per_task_are_what_slurm_was_asked_for(site: Site) -> None:
-    site.work.write("tasks", *[SHOW] * 3)
+    site.work.write("tasks", *[MEET.format(3, SHOW)] * 3)
     assert site.run("salloc", "-n", "3", "-c", "2", "disbatch", "tasks").returncode == 0
     assert sorted((node, cores) for node, _, _, cores, _ in site.shown()) == [("n1", "2"), ("n1", "2"), ("n2", "2")]
 
@@ -228,6 +228,39 @@ def test_tasks_of_a_job_that_is_cancelled_run_elsewhere(site: Site) -> None:
     assert sorted(site.work.text("ran").split()) == ["0", "1", "2", "3"]
     lines = read_status(site.work.status_file())
     assert sorted((line.task_id, line.return_code) for line in lines) == [(number, 0) for number in range(4)]
+
+
+def test_jobs_at_their_time_limit_leave_their_tasks_to_others(site: Site) -> None:
+    """All of it in one test: Slurm looks for what is due once in 30 s, and then deals with all jobs."""
+    # What is deaf to TERM its engine kills; the engine, which waits for its STOP command then, Slurm has to.
+    stop = "#DISBATCH PERENGINE STOP [ $SLURM_JOB_ID != $(cat ended) ] || sleep 300"
+    site.work.write("tasks", stop, *[f"trap '' TERM; {WAIT}"] * 7)
+    site.work.write("others", "touch begun.own; sleep 300; true")
+    with site.started("disbatch", "-S", "tasks") as run:
+        script = f"./{site.script().name}"
+        ended = site.submit("-n2", "-t2", script)
+        warned = [site.submit("-n2", "-t2", f"--signal={whom}TERM@10", script) for whom in ("", "B:")]
+        stays = site.submit("-n1", script)
+        own = site.submit("-n1", "-t2", "disbatch", "-p", "own", "others")
+        site.work.write("ended", str(ended))
+        for name in (*range(7), "own"):
+            site.work.await_file(f"begun.{name}")
+        for job in (ended, own):
+            site.cluster.ask("scontrol", "update", f"JobId={job}", "EndTime=now+5seconds")
+        for job in warned:  # near enough to be warned the next time, and too far to be ended then
+            site.cluster.ask("scontrol", "update", f"JobId={job}", "EndTime=now+38seconds")
+        for job, expected in {ended: "TIMEOUT", own: "TIMEOUT", **dict.fromkeys(warned, "COMPLETED")}.items():
+            state = site.cluster.await_state(job, "COMPLETED", "FAILED", "TIMEOUT", seconds=60)
+            assert state == expected, site.output(job)
+        assert run.poll() is None
+        site.work.write("go")
+        assert run.wait(PATIENCE) == 0
+    assert site.ends(stays) == "COMPLETED"
+    assert sorted(map(int, site.work.text("ran").split())) == list(range(7))
+    lines = [line for line in site.work.status() if "P" not in line.flags]
+    assert sorted((line.task_id, line.return_code) for line in lines) == [(number, 0) for number in range(7)]
+    assert len({line.node for line in lines}) == 1, "all of them where the job is that was left"
+    assert "to go on where this run left off: disbatch -p own others -r own_status.txt" in site.output(own)
 
 
 def test_tasks_of_a_node_without_power_run_elsewhere(site: Site) -> None:

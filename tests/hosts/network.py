@@ -6,6 +6,7 @@ that is shared. Needs root. Nothing outside the directory given is touched, and 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import pwd
 import signal
@@ -47,12 +48,12 @@ class Switch:
     def plug(self, cell: Cell, address: str) -> str:
         """Lay a cable between the switch and a new `eth0` of `cell`; return the port's name.
 
-        The hardware's address is made of the IPv4 `address`: a computer that comes back after a power failure has the
-        one by which others still know it.
+        The hardware's address is made of `address`: a computer that comes back after a power failure has the one by
+        which others still know it.
         """
         self._ports += 1
         port = f"port{self._ports}"
-        hardware = ":".join(["02", "00", *(f"{int(part):02x}" for part in address.split("."))])
+        hardware = bytes([2, 0, *ipaddress.ip_address(address).packed[-4:]]).hex(":")
         self.ip(
             f"link add {port} type veth peer name eth0 address {hardware} netns {cell.pid}",
             f"link set {port} master bridge0 up",
@@ -87,7 +88,12 @@ class Computer:
         _configure(
             cell,
             [sshd.tool("ip"), "-batch", "-"],
-            ["link set lo up", f"addr add {address}/24 dev eth0", "link set eth0 up"],
+            [
+                "link set lo up",
+                # No duplicate of an address is looked for, which would take a second.
+                f"addr add {address}/64 dev eth0 nodad" if ":" in address else f"addr add {address}/24 dev eth0",
+                "link set eth0 up",
+            ],
         )
         self._servers = {cell.pid}
 
@@ -214,17 +220,24 @@ class Hosts:
 
     `directory` is made if needed and must be on a file system that hosts share: not below /run. The sshd of a host in
     `refusing` accepts no key. A host in `debian` finds its own name at 127.0.1.1, as Debian installs it; for the others
-    it has its address on the network. At most 250 hosts.
+    it has its address on the network. With `ipv6` that has addresses of IPv6 and no others. At most 250 hosts.
     """
 
     def __init__(
-        self, directory: Path, names: Sequence[str], *, refusing: Collection[str] = (), debian: Collection[str] = ()
+        self,
+        directory: Path,
+        names: Sequence[str],
+        *,
+        refusing: Collection[str] = (),
+        debian: Collection[str] = (),
+        ipv6: bool = False,
     ) -> None:
         unknown = {*refusing, *debian} - {*names}
         if unknown:
             raise ValueError(f"no such hosts: {sorted(unknown)}")
         self._directory = directory
-        self._addresses = {name: f"198.18.0.{number}" for number, name in enumerate(names, start=1)}
+        self._any, network = ("[::]", "fd00:198:18::") if ipv6 else ("0.0.0.0", "198.18.0.")
+        self._addresses = {name: f"{network}{number}" for number, name in enumerate(names, start=1)}
         self._refusing = refusing
         self._debian = debian
         self._hosts: dict[str, Host] = {}
@@ -260,9 +273,9 @@ class Hosts:
         self._stack.close()
 
     def _boot(self, name: str, directory: Path) -> Cell:
-        """Start a host's keeper and sshd; its network is laid afterwards, which a sshd on 0.0.0.0 does not mind."""
+        """Start a host's keeper and sshd; its network is laid afterwards, which a sshd on any address does not mind."""
         directory.mkdir(exist_ok=True)
-        config = sshd.server_config(self._directory, directory, "0.0.0.0:22", refuses=name in self._refusing)
+        config = sshd.server_config(self._directory, directory, f"{self._any}:22", refuses=name in self._refusing)
         (directory / "sshd_config").write_text(config, encoding="utf-8")
         (directory / "hosts").write_text(self._hosts_file(name), encoding="ascii")
         private = {

@@ -1,7 +1,8 @@
 """Whether this machine can run tests with real ssh or a real Slurm, and what happens to them where it cannot.
 
 At a developer's, they are skipped with the reason. In CI (environment variable CI set) they fail with it: a test that
-nobody ever runs tests nothing.
+nobody ever runs tests nothing. Where the kernel has no IPv6 those that need it are skipped even there: programs can be
+installed and root can be had, but a kernel is what it is.
 """
 
 from __future__ import annotations
@@ -45,6 +46,19 @@ def why_no_network(tools: tuple[str, ...] = ()) -> str:
         ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "true"], capture_output=True, text=True, check=False
     )
     return f"no namespaces to be had: {trial.stderr.strip()}" if trial.returncode else ""
+
+
+@cache
+def why_no_ipv6() -> str:
+    """Return why `Hosts` cannot have addresses of IPv6, "" when they can; asked where they can be had at all."""
+    trial = subprocess.run(
+        ["unshare", "--net", "ip", "addr", "add", "fd00::1/64", "dev", "lo", "nodad"],
+        env={**os.environ, "PATH": SYSTEM_PATH},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"the kernel has no IPv6: {trial.stderr.strip()}" if trial.returncode else ""
 
 
 def not_here(reason: str) -> NoReturn:

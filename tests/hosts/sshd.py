@@ -56,7 +56,6 @@ def server_config(keys: Path, directory: Path, listen: str, *, refuses: bool = F
     """
     authorized_keys = "none" if refuses else f'"{keys}/authorized_keys"'
     return f"""\
-AddressFamily inet
 ListenAddress {listen}
 HostKey "{keys}/host_key"
 AuthorizedKeysFile {authorized_keys}

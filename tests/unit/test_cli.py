@@ -166,6 +166,13 @@ def test_one_that_is_elsewhere_is_called_by_its_path(tools: Path, monkeypatch: p
     assert cli._program() == (str(other),)
 
 
+def test_the_copy_that_a_batch_job_of_slurm_runs_is_called_as_what_it_is_a_copy_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/var/spool/slurmd/job00005/slurm_script", "Tasks"])
+    assert cli._program() == ("disbatch",)
+
+
 @pytest.mark.parametrize("how", [["python3", "-m", "disbatch"], ["python3", "-X", "dev", "/data/disbatch/__main__.py"]])
 def test_a_module_is_called_as_it_was(how: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/data/disbatch/__main__.py", "-e", "Tasks"])

@@ -43,6 +43,8 @@ from disbatch.values import (
         ("a:x", "the core count of 'a' must be a whole number of at least 1, not 'x'"),
         ("a:100001", "the core count of 'a' may be 100000 at most, not 100001"),
         ("[a:4", "'[a' is no host name"),
+        ("[fd00::1]", "'[fd00::1]' has no core count; write it as HOST:N, for example '[fd00::1]:4'"),
+        ("fd00::4", "'fd00::4' has too many colons; write an IPv6 address as [ADDRESS]:N: '[fd00::1]:4'"),
         ("a b:4", "'a b' is no host name"),
         ("-oProxyCommand=rm:4", "'-oProxyCommand=rm' is no host name"),
         ("a\x1b[2J:4", r"'a\x1b[2J' is no host name"),
@@ -61,7 +63,6 @@ def test_a_bad_list_of_hosts_is_complained_about(text: str, message: str) -> Non
         ("localhost:4", (SshNode("localhost", 4),)),
         (" a:1 ,, b:02,", (SshNode("a", 1), SshNode("b", 2))),
         ("me@host.example.org:3", (SshNode("me@host.example.org", 3),)),
-        ("::1:4", (SshNode("::1", 4),)),
         ("[::1]:4", (SshNode("::1", 4),)),
     ],
 )

@@ -27,6 +27,7 @@ from disbatch.messages import (
     ContextRefused,
     ContextToldToEnd,
     EndContext,
+    EngineHasCome,
     EngineProcessEnded,
     Message,
     NodeOffer,
@@ -287,22 +288,46 @@ def test_without_a_driver_engines_that_do_not_end_are_killed(bench: Bench, monke
     assert f"engine 4 ended with {-signal.SIGQUIT}" in bench.log
 
 
-def test_many_engines_are_started_a_few_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+FIVE_HOSTS = tuple(SshNode(f"h{number}", 1) for number in range(5))
+
+
+@pytest.fixture
+def at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Make it two engines at most on their way; how many are, each time that one has been started."""
     monkeypatch.setattr(process, "LAUNCHES", 2)
-    monkeypatch.setattr(process, "LAUNCH_PAUSE", 0.0)
     counts: list[int] = []
-    start = Context._start_engines
+    start = Context._start_engine
 
-    def noted(context: Context) -> None:
-        start(context)
-        counts.append(len(context._to_launch))
+    def noted(context: Context, offer: NodeOffer, rank: int) -> None:
+        start(context, offer, rank)
+        counts.append(len(context._on_their_way))
 
-    monkeypatch.setattr(Context, "_start_engines", noted)
-    hosts = tuple(SshNode(f"h{number}", 1) for number in range(5))
+    monkeypatch.setattr(Context, "_start_engine", noted)
     bench.engines_elsewhere("exit 0")
-    heard = bench.run(admitted(4, 5, 6, 7, 8), hosts=hosts)
-    assert counts == [3, 1, 0]
+    return counts
+
+
+def test_only_so_many_engines_are_on_their_way_at_once(bench: Bench, at_once: list[int]) -> None:
+    heard = bench.run(admitted(4, 5, 6, 7, 8), hosts=FIVE_HOSTS)
+    assert (len(at_once), max(at_once)) == (5, 2)
     assert sorted(ended(heard)) == [4, 5, 6, 7, 8]
+
+
+def test_an_engine_that_has_come_makes_room_for_the_next(bench: Bench, at_once: list[int]) -> None:
+    go = bench.folder / "go"
+    bench.engines_elsewhere(f"case $* in *h4*) > '{go}';; esac; until [ -e '{go}' ]; do sleep 0.01; done")
+    bench.run(admitted(4, 5, 6, 7, 8), EngineHasCome(5), EngineHasCome(4), EngineHasCome(6), hosts=FIVE_HOSTS)
+    assert at_once == [1, 2, 2, 2, 2]
+
+
+def test_an_engine_that_does_not_come_makes_room_in_time(
+    bench: Bench, at_once: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "LAUNCH_PATIENCE", 0.02)
+    go = bench.folder / "go"
+    bench.engines_elsewhere(f"case $* in *h4*) > '{go}';; esac; until [ -e '{go}' ]; do sleep 0.01; done")
+    bench.run(admitted(4, 5, 6, 7, 8), hosts=FIVE_HOSTS)
+    assert len(at_once) == 5
 
 
 def test_engines_that_were_not_started_yet_are_not_when_the_context_ends(

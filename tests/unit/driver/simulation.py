@@ -228,6 +228,8 @@ class SimulatedContext:
                         engine.cancel(stop_commands=True)
                     else:
                         engine.never_come()
+        elif isinstance(message, messages.EngineHasCome):
+            assert self.rank is not None, "a context hears of engines before it is admitted"
         else:
             self.ended = True
 

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from dataclasses import dataclass, field
+from itertools import count
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 EVERYWHERE = "198.51.100.1"
+EVERYWHERE_OF_IPV6 = "2001:db8:100::1"
 """What stands for the rest of the world."""
 IPV4, IPV6 = socket.AF_INET, socket.AF_INET6
 Family = socket.AddressFamily
@@ -253,11 +255,21 @@ def test_the_first_host_to_which_there_is_a_way_decides(machine: Machine) -> Non
     assert address.advertised(None, 4711, reversed(hosts)) == Address("10.2.0.1", 4711)
 
 
+def test_names_that_only_ssh_knows_are_not_all_looked_up(machine: Machine) -> None:
+    machine.routes = {EVERYWHERE: "192.0.2.1"}
+    assert address.advertised(None, 4711, (f"alias{number}" for number in count())) == Address("192.0.2.1", 4711)
+
+
 @pytest.mark.parametrize("hosts", [[], ["localhost"], ["unknown"], ["neighbour"]])
 def test_a_run_on_this_machine_alone_is_reached_by_those_who_come_later(hosts: list[str], machine: Machine) -> None:
     machine.names = {"localhost": ["127.0.0.1"], "neighbour": ["fe80::9%eth0"]}
     machine.routes = {"127.0.0.1": "127.0.0.1", "fe80::9%eth0": "fe80::1", EVERYWHERE: "192.0.2.1"}
     assert address.advertised(None, 4711, hosts) == Address("192.0.2.1", 4711)
+
+
+def test_so_it_is_where_the_network_has_no_ipv4(machine: Machine) -> None:
+    machine.routes = {"127.0.0.1": "127.0.0.1", EVERYWHERE_OF_IPV6: "2001:db8::1"}
+    assert address.advertised(None, 4711, ["localhost"]) == Address("2001:db8::1", 4711)
 
 
 def test_a_machine_without_a_network_is_at_its_loopback_address(machine: Machine) -> None:
@@ -277,7 +289,7 @@ hosts = st.sampled_from(["login1", "localhost", "host1", "host2", "unknown"])
 
 @given(
     st.dictionaries(hosts, st.lists(addresses, min_size=1, max_size=2)),
-    st.dictionaries(addresses | st.just(EVERYWHERE), addresses),
+    st.dictionaries(addresses | st.sampled_from([EVERYWHERE, EVERYWHERE_OF_IPV6]), addresses),
     st.lists(hosts, max_size=3),
 )
 def test_others_are_told_something_of_use_wherever_there_is_something(
@@ -292,7 +304,7 @@ def test_others_are_told_something_of_use_wherever_there_is_something(
     if told.host == "login1":
         assert set(names["login1"]) <= useful
     elif told.host == "127.0.0.1":
-        assert routes.get(EVERYWHERE) not in useful
+        assert not {routes.get(EVERYWHERE), routes.get(EVERYWHERE_OF_IPV6)} & useful
     else:
         assert told.host in useful & set(routes.values())
     assert told.port == 4711

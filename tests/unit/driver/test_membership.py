@@ -576,6 +576,16 @@ def test_where_a_status_tells_nothing_tasks_of_a_lost_engine_wait_before_they_ru
     assert run.given[1] == [1, 0]
 
 
+def test_a_context_hears_which_of_its_engines_have_come() -> None:
+    run = Play()
+    run.happens(context_came(TOKEN, 1, 1))
+    run.happens(context_came("u", 1))
+    for rank in (2, 1):
+        run.comes(rank)
+    assert run.said_to_context()[1:] == [messages.EngineHasCome(1)]
+    assert run.said_to_context("u")[1:] == [messages.EngineHasCome(2)]
+
+
 # Engines that nothing is left for
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disbatch import __version__, descriptors, messages
-from disbatch.engine import link, process, service
+from disbatch.engine import keeper, link, process, service
 from disbatch.engine.process import Engine
 from disbatch.errors import DisbatchError
 from disbatch.eventloop import READ, EventLoop
@@ -295,6 +295,26 @@ def test_a_process_finds_its_place_where_it_is_told_to_look() -> None:
     for wrong in ({}, {"PLACE": ""}, {"PLACE": "-1"}, {"PLACE": "one"}, {"PLACE": "\u0663"}):
         with pytest.raises(DisbatchError, match="and not the number of a process of this engine"):
             process.place_of(asked, wrong)
+
+
+def test_a_signal_to_an_engine_that_has_left_does_not_make_it_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    class HasLeft:
+        def __init__(self, _asked: EngineRoleOptions, loop: EventLoop) -> None:
+            loop.on_request_to_end(lambda _: None)
+
+        def run(self) -> None:
+            pass
+
+    monkeypatch.setattr(process, "Engine", HasLeft)
+    monkeypatch.setattr(keeper, "fork_from_keeper", lambda: None)
+    monkeypatch.setattr(descriptors, "keep_from_children", lambda: None)
+    monkeypatch.setattr(keeper, "kill_children", lambda: signal.raise_signal(signal.SIGTERM))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        assert process.main(["--run=/run", "--kvs=driver:1", "--label=L", "--node=n", "--rank=0"]) == 0
+        assert signal.sigtimedwait([signal.SIGTERM], 0) is not None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def test_an_engine_that_is_refused_ends(bench: Bench) -> None:
