@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .PHONY: help setup system-packages test lint unit reference demo build clean compared-programs \
     bench bench-throughput bench-latency bench-startup bench-resume bench-idle bench-growth bench-launches \
-    bench-slurm bench-store
+    bench-scale bench-slurm bench-store
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,9 @@ bench-idle: $(READY)  ## measure what a run costs while its tasks sleep
 
 bench-growth: $(READY)  ## measure what it takes to add a context to a run that goes on
 	$(BIN)/python -m benchmarks.growth
+
+bench-scale: $(READY)  ## measure what a driver gets through that has many engines and many tasks
+	$(BIN)/python -m benchmarks.scale
 
 bench-slurm: $(READY)  ## measure what is added to a job of Slurm (root, with its packages)
 	$(BIN)/python -m benchmarks.slurm

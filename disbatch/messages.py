@@ -84,12 +84,17 @@ def _phase(value: Any) -> Phase:  # noqa: ANN401 - anything may arrive
     return _phases[value]
 
 
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "bool": (bool,),
+    "float": (int, float),
+    "str": (str,),
+    "bytes": (bytes,),
+}
+"""Fields of which nothing but the type is checked."""
+
 _FIELD_DECODERS: dict[str, Callable[[Any], Any]] = {
-    "int": _checked(int),
-    "bool": _checked(bool),
-    "float": _checked(int, float),
-    "str": _checked(str),
-    "bytes": _checked(bytes),
+    **{kind: _checked(*types) for kind, types in _TYPES.items()},
     "Phase": _phase,
     "tuple[int, ...]": _sequence(_checked(int)),
     "tuple[str, ...]": _sequence(_checked(str)),
@@ -99,13 +104,22 @@ _FIELD_DECODERS: dict[str, Callable[[Any], Any]] = {
 def _record(cls: _MessageType) -> _MessageType:
     """Make `cls` a part that messages may hold: coded as the list of its fields."""
     names = fields(cls)
-    decoders = [_FIELD_DECODERS[cls.__annotations__[name]] for name in names]
+    kinds = [cls.__annotations__[name] for name in names]
+    decoders = [_FIELD_DECODERS[kind] for kind in kinds]
     count = len(names)
+    seen: set[tuple[type, ...]] = set()
+    types_tell_all = _TYPES.keys() >= set(kinds)
 
     def decode_fields(value: Any) -> Any:  # noqa: ANN401 - anything may arrive
         if not isinstance(value, list) or len(value) != count:
             raise MessageError(f"{cls.__name__} has {count} fields; what arrived does not")
-        return cls(*[decode_field(part) for decode_field, part in zip(decoders, value, strict=True)])
+        types = tuple(map(type, value))
+        if types in seen:
+            return cls(*value)
+        decoded = cls(*[decode_field(part) for decode_field, part in zip(decoders, value, strict=True)])
+        if types_tell_all:
+            seen.add(types)
+        return decoded
 
     getter = attrgetter(*names) if count > 1 else None
     _encoders[cls] = ("", getter or (lambda value: tuple(getattr(value, name) for name in names)))

@@ -402,7 +402,7 @@ class Controller:
             self._stop(event.exit_status, f"got {event.name} {when}")
 
     def _hurry(self) -> None:
-        for engine in self.fleet.listening():
+        for engine in self.fleet.listening:
             self._do(events.SendToEngine(engine.rank, messages.CancelEngine(0.0, stop_commands=False)))
         self._set_patience(HURRY_PATIENCE)
 
@@ -422,7 +422,7 @@ class Controller:
         self._membership.close(*CANCEL)
 
     def _end_if_alone(self) -> None:
-        if any(self.fleet.listening()):
+        if self.fleet.listening:
             return
         if all(context.gone for context in self.fleet.contexts):
             self._end()

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from enum import Enum, auto
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from disbatch.messages import REPORT_DELAY
 from disbatch.runfiles import file_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, ValuesView
 
     from disbatch.messages import ContextCame
 
@@ -161,21 +162,23 @@ class Context:
 
 
 class _Turns:
-    """Engines waiting for their turn, each at most once."""
+    """Engines that are fit and wait for their turn, each at most once."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_fit: Callable[[Engine], bool]) -> None:
+        self._is_fit = is_fit
         self._engines: deque[Engine] = deque()
         self._ranks: set[int] = set()
 
     def add(self, engine: Engine) -> None:
-        if engine.rank not in self._ranks:
+        """Let an engine wait, if it is fit."""
+        if engine.rank not in self._ranks and self._is_fit(engine):
             self._ranks.add(engine.rank)
             self._engines.append(engine)
 
-    def first(self, is_fit: Callable[[Engine], bool]) -> Engine | None:
+    def first(self) -> Engine | None:
         """First engine that is fit still; those before it lose their turns."""
         while self._engines:
-            if is_fit(self._engines[0]):
+            if self._is_fit(self._engines[0]):
                 return self._engines[0]
             self._ranks.discard(self._engines.popleft().rank)
         return None
@@ -194,10 +197,11 @@ class Fleet:
         self.engines: list[Engine] = []
         self.cylinders = 0
         """Cylinders of all engines that take tasks."""
-        self._with_room = _Turns()
-        self._may_hold = _Turns()
+        self._with_room = _Turns(attrgetter("has_room"))
+        self._may_hold = _Turns(attrgetter("may_hold_more"))
         self._holding: dict[int, Engine] = {}
         self._idle: dict[int, Engine] = {}
+        self._listening: dict[int, Engine] = {}
 
     def admit_context(self, came: ContextCame) -> Context:
         """Take a context in, with an expected engine for each node that it offers."""
@@ -246,17 +250,21 @@ class Fleet:
             self._holding.pop(engine.rank, None)
             self._idle.pop(engine.rank, None)
         engine.stage = stage
+        if engine.can_hear:
+            self._listening[engine.rank] = engine
+        else:
+            self._listening.pop(engine.rank, None)
 
     def place_for_task(self, *, may_wait: bool) -> Engine | None:
         """Engine to give the next task to: in turn those with a free cylinder, so that few tasks spread over many.
 
         With `may_wait` also one where the task has to wait for a moment, if no cylinder is free anywhere.
         """
-        engine = self._with_room.first(lambda engine: engine.has_room)
+        engine = self._with_room.first()
         if engine is not None:
             self._with_room.take(engine)
         elif may_wait:
-            engine = self._may_hold.first(lambda engine: engine.may_hold_more)
+            engine = self._may_hold.first()
             if engine is not None:
                 self._may_hold.take(engine)
         return engine
@@ -283,12 +291,10 @@ class Fleet:
 
     def is_used_up(self, context: Context) -> bool:
         """Whether the context, not dismissed yet, has been given all that it may be, and none of it can come back."""
+        if context.dismissed or not context.has_enough:
+            return False
         engines = (self.engines[rank] for rank in context.engines)
-        return (
-            context.has_enough
-            and not context.dismissed
-            and not any(engine.recalled and engine.can_hear for engine in engines)
-        )
+        return not any(engine.recalled and engine.can_hear for engine in engines)
 
     def take_back(self, engine: Engine, task_id: int) -> None:
         """Note that the engine has returned a task that it had not begun."""
@@ -323,10 +329,8 @@ class Fleet:
         self._queue(engine)
 
     def _queue(self, engine: Engine) -> None:
-        if engine.has_room:
-            self._with_room.add(engine)
-        if engine.may_hold_more:
-            self._may_hold.add(engine)
+        self._with_room.add(engine)
+        self._may_hold.add(engine)
         if engine.holds and engine.may_be_given:
             self._holding[engine.rank] = engine
         else:
@@ -343,13 +347,14 @@ class Fleet:
 
     def to_recall(self) -> list[Engine]:
         """Engines whose waiting tasks could start elsewhere at once, and which were not asked for them yet."""
-        if not self._holding or self._with_room.first(lambda engine: engine.has_room) is None:
+        if not self._holding or self._with_room.first() is None:
             return []
         return [engine for engine in self._holding.values() if not engine.recalled]
 
-    def listening(self) -> Iterator[Engine]:
-        """Engines that a message can reach."""
-        return (engine for engine in self.engines if engine.can_hear)
+    @property
+    def listening(self) -> ValuesView[Engine]:
+        """Engines that a message can reach, in the order in which they came."""
+        return self._listening.values()
 
     def any_left(self) -> bool:
         """Whether any engine is not GONE."""

@@ -222,9 +222,12 @@ class DriverLoop:
     # Commands.
 
     def _perform(self, commands: Sequence[events.Command]) -> None:
+        others: list[events.Command] = []
         for command in commands:
             line = self._line_for(command)
-            if line is not None:
+            if line is None:
+                others.append(command)
+            else:
                 self._recorder.add(line)
                 self._lines.append(line)
         try:
@@ -235,7 +238,7 @@ class DriverLoop:
             if self._lines and self._on_recorded is not None:
                 self._on_recorded(self._lines)
             self._lines = []
-        for command in commands:
+        for command in others:
             # What is not in the file is not announced either.
             if not (self._lines and isinstance(command, events.AnnounceBarrier)):
                 self._do(command)

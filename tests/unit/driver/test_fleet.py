@@ -381,7 +381,7 @@ def test_an_engine_hears_from_its_coming_to_its_end(stage: EngineStage) -> None:
     fleet = fleet_of(1)
     fleet.engines[0].stage = EngineStage.EXPECTED
     fleet.move(fleet.engines[0], stage)
-    assert list(fleet.listening()) == ([fleet.engines[0]] if stage in HEARING else [])
+    assert list(fleet.listening) == ([fleet.engines[0]] if stage in HEARING else [])
 
 
 @pytest.mark.parametrize("before", EngineStage)
