@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from disbatch.errors import StatusFileError, quoted
@@ -63,9 +64,13 @@ def skipped_line(old_line: bytes) -> bytes:
     `old_line` is one that `parse_line` takes, its newline there or not.
     """
     flags, _, rest = old_line.removesuffix(b"\n").partition(b"\t")
+    return b"%b\t%b\n" % (_skipped_flags(flags), rest)
+
+
+@lru_cache(maxsize=64)  # there are hardly more, and a million lines
+def _skipped_flags(flags: bytes) -> bytes:
     # Earlier versions had flags of other lengths: their letters are put where they belong today.
-    letters = [letter if letter in flags else b" " for letter in (b"R", b"O", b"E")]
-    return b"%bS\t%b\n" % (b"".join(letters), rest)
+    return b"".join(letter if letter in flags else b" " for letter in (b"R", b"O", b"E")) + b"S"
 
 
 def _line(kind: bytes, numbers: tuple[int, int, int], node: str, outcome: Outcome, command: bytes) -> bytes:
@@ -319,9 +324,10 @@ def _no_status_file(name: str) -> StatusFileError:
 
 @record
 class Decision:
-    """Whether a resume skips a task, and what the user must be told of it, if anything."""
+    """Whether a resume skips a task, which may have failed, and what the user must be told of it, if anything."""
 
     skip: bool
+    failed: bool = False
     warning: str = ""
 
 
@@ -341,7 +347,8 @@ def judge(task: Task, old_line: bytes, *, retry: bool, by_id_alone: bool) -> Dec
         warning = f"task {task.task_id} is not the one in the status file: {mismatch}"
         if not by_id_alone:
             raise StatusFileError(warning, "--force-resume goes by the task id alone")
-    return Decision(skip=not (retry and record.return_code), warning=warning)
+    failed = record.return_code != 0
+    return Decision(not (retry and failed), failed, warning)
 
 
 def _mismatch(task: Task, record: Record) -> str:

@@ -13,7 +13,10 @@ from disbatch.tasks import Barrier, Outcome, PerEngineTask, Task
 
 @record
 class SkippedTask:
-    """A task that an earlier run completed, and whether it had failed there; its line is in the status file already."""
+    """A task that an earlier run completed, with the line that it has there, and whether it had failed.
+
+    The status file of this run has that line already, with flag S.
+    """
 
     task: Task
     line: bytes

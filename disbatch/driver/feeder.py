@@ -105,8 +105,7 @@ class EarlierRuns:
                 items.append(Complaint(task.stream_index, decision.warning))
         if not decision.skip:
             return [*items, task]
-        failed = statusfile.parse_line(line).return_code != 0
-        return [*items, SkippedTask(task, statusfile.skipped_line(line), failed)]
+        return [*items, SkippedTask(task, line, decision.failed)]
 
     def items_for(self, items: Sequence[taskfile.Item], *, ended: bool) -> tuple[Item, ...]:
         """Items to take instead of these; with `ended` no others follow."""

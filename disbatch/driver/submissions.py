@@ -159,5 +159,5 @@ class Submissions:
         result = self._earlier.items_for(items, ended=ended)
         for item in result:
             if isinstance(item, SkippedTask):
-                self._post(item.line)
+                self._post(statusfile.skipped_line(item.line))
         return result

@@ -310,7 +310,9 @@ def test_a_malformed_line_is_named(content: bytes, number: int) -> None:
     [(0, False, True), (0, True, True), (1, False, True), (1, True, False), (-9, True, False)],
 )
 def test_completed_tasks_are_skipped_and_failed_ones_retried(return_code: int, retry: bool, skip: bool) -> None:  # noqa: FBT001
-    assert judge(task(), line(return_code=return_code), retry=retry, by_id_alone=False) == Decision(skip=skip)
+    assert judge(task(), line(return_code=return_code), retry=retry, by_id_alone=False) == Decision(
+        skip, failed=return_code != 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -332,7 +334,9 @@ def test_another_task_of_the_same_id_is_an_error_or_a_warning(changed: Task, dif
     assert raised.value.message == message
     assert "--force-resume" in raised.value.hint
     assert judge(changed, line(), retry=True, by_id_alone=True) == Decision(skip=True, warning=message)
-    assert judge(changed, line(return_code=1), retry=True, by_id_alone=True) == Decision(skip=False, warning=message)
+    assert judge(changed, line(return_code=1), retry=True, by_id_alone=True) == Decision(
+        skip=False, failed=True, warning=message
+    )
 
 
 def test_the_difference_of_long_commands_shows() -> None:
@@ -387,7 +391,7 @@ def test_a_written_task_is_read_back_as_the_same(done: Task, node: str, ended: O
     record = parse_line(written)
     assert (record.task_id, record.stream_index) == (done.task_id, done.stream_index)
     assert (record.repeat_index, record.return_code) == (done.repeat_index, ended.return_code)
-    assert judge(done, written, retry=True, by_id_alone=False) == Decision(skip=not ended.failed)
+    assert judge(done, written, retry=True, by_id_alone=False) == Decision(skip=not ended.failed, failed=ended.failed)
 
 
 @given(done=tasks, other=commands, ended=outcomes)

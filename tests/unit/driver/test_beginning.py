@@ -250,7 +250,7 @@ def test_what_failed_in_an_earlier_run_is_run_again_where_that_is_wanted(
     bench.write("status", failed)
     earlier = bench.begin("-r", "status", *retry).earlier
     assert earlier is not None
-    assert earlier.look_up(FALSE) == [FALSE if runs_again else SkippedTask(FALSE, skipped_line(failed), failed=True)]
+    assert earlier.look_up(FALSE) == [FALSE if runs_again else SkippedTask(FALSE, failed, failed=True)]
 
 
 def test_what_differs_from_an_earlier_run_is_refused_unless_it_is_forced(bench: BeginningBench) -> None:

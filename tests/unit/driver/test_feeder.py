@@ -416,9 +416,9 @@ def test_a_recorded_task_is_skipped_with_its_line_and_others_run(bench: Bench) -
     earlier = bench.earlier(line(2, return_code=3), line(0))
     items = bench.resume(b"true\ntrue\ntrue\n#DISBATCH BARRIER\n", earlier)
     assert items == [
-        SkippedTask(task(0), skipped_line(line(0)), failed=False),
+        SkippedTask(task(0), line(0), failed=False),
         task(1),
-        SkippedTask(task(2), skipped_line(line(2, return_code=3)), failed=True),
+        SkippedTask(task(2), line(2, return_code=3), failed=True),
         Barrier(3, 4, check=False, key=None, text=b"#DISBATCH BARRIER"),
     ]
 
@@ -444,8 +444,8 @@ def test_of_several_files_a_success_counts_wherever_it_stands(
     files = [status_file(tmp_path / "status0", failed), status_file(tmp_path / "status1", line(1), succeeded)]
     earlier = earlier_runs(*(files[number] for number in order), retry=retry)
     assert bench.resume(b"true\ntrue\ntrue\n", earlier) == [
-        SkippedTask(task(0), skipped_line(line(0)), failed=False),
-        SkippedTask(task(1), skipped_line(line(1)), failed=False),
+        SkippedTask(task(0), line(0), failed=False),
+        SkippedTask(task(1), line(1), failed=False),
         task(2),
     ]
 
@@ -465,7 +465,7 @@ def test_a_forced_resume_goes_by_the_id_and_warns(bench: Bench) -> None:
     assert isinstance(warning, Complaint)
     assert not warning.fatal
     assert "task 0 " in warning.text
-    assert skipped == SkippedTask(task(0, b"echo new"), skipped_line(old), failed=False)
+    assert skipped == SkippedTask(task(0, b"echo new"), old, failed=False)
 
 
 def test_a_forced_resume_warns_of_what_it_runs_again_too(bench: Bench) -> None:

@@ -225,7 +225,7 @@ def test_what_earlier_runs_completed_is_skipped(bench: ProcessBench) -> None:
     recorded = line(1, command=b"false")
     bench.write("status", recorded)
     bench.main("-r", "status")
-    assert bench.run.items == (TRUE, events.SkippedTask(FALSE, skipped_line(recorded), failed=False))
+    assert bench.run.items == (TRUE, events.SkippedTask(FALSE, recorded, failed=False))
 
 
 # What is told at the beginning

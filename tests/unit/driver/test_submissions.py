@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from disbatch.driver.events import Event, Item, ItemsRead, ReadingFailed, SkippedTask
 from disbatch.driver.feeder import EarlierRuns
 from disbatch.driver.submissions import SIGN_IN, Submissions
-from disbatch.statusfile import HEADER, barrier_line, per_engine_line, skipped_line, task_line
+from disbatch.statusfile import HEADER, barrier_line, per_engine_line, task_line
 from disbatch.taskfile import Complaint
 from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Phase, Task
 from tests.unit.driver.examples import line, outcome
@@ -419,9 +419,9 @@ def test_tasks_that_are_skipped_have_their_results_posted(tmp_path: Path) -> Non
     bench = Bench(earlier_runs(tmp_path / "status", HEADER, line(2, return_code=3), line(0)))
     bench.submit(b"true", b"true", b"true", DONE)
     assert bench.read_everything() == [
-        SkippedTask(task(0), skipped_line(line(0)), failed=False),
+        SkippedTask(task(0), line(0), failed=False),
         task(1),
-        SkippedTask(task(2), skipped_line(line(2, return_code=3)), failed=True),
+        SkippedTask(task(2), line(2, return_code=3), failed=True),
     ]
     reports = [json.loads(value) for _, tag, value in bench.table.posted if tag == b"JSON"]
     assert [(report["TaskId"], report["Flags"], report["ReturnCode"]) for report in reports] == [
@@ -442,7 +442,7 @@ def test_the_line_of_an_earlier_version_does_no_harm(tmp_path: Path) -> None:
     old = b"\t0\t1\t-1\tnode\tunknown\t0\tlong\tnan\t\t0\tnot quoted\t0\t{1\ttrue\n"
     bench = Bench(earlier_runs(tmp_path / "status", old))
     bench.submit(b"true", DONE)
-    assert bench.read_everything() == [SkippedTask(task(0), skipped_line(old), failed=False)]
+    assert bench.read_everything() == [SkippedTask(task(0), old, failed=False)]
     assert json.loads(bench.table.posted[0][2])["PID"] == "unknown"
 
 
@@ -464,4 +464,4 @@ def test_a_forced_resume_warns(tmp_path: Path) -> None:
     bench.submit(b"true", DONE)
     warning, skipped = bench.read_everything()
     assert isinstance(warning, Complaint)
-    assert skipped == SkippedTask(task(0), skipped_line(old), failed=False)
+    assert skipped == SkippedTask(task(0), old, failed=False)
