@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 SLOTS = 2
 MANY_SLOTS = 8
+MORE = 15
+"""So many times as many tasks run there: what the beginning and the end of a run take is to be little of it."""
 MILLISECONDS = (5, 50)
 PINGS = 50
 TASK = "begun=$EPOCHREALTIME; sleep {}; echo $DISBATCH_CYLINDER_RANK $begun $EPOCHREALTIME >> clocks"
@@ -126,7 +128,7 @@ def main() -> None:
                     gaps = gaps_in(directory / "clocks")
                     half[milliseconds, name].append(percentile(gaps, 0.5) * 1000)
                     most[milliseconds, name].append(percentile(gaps, 0.99) * 1000)
-            write_tasks(directory / "tasks", [f"sleep {MILLISECONDS[0] / 1000}"] * asked.tasks * 2)
+            write_tasks(directory / "tasks", [f"sleep {MILLISECONDS[0] / 1000}"] * asked.tasks * MORE)
             for name, delay in sides.items():
                 run_disbatch(directory, MANY_SLOTS, delay)
                 tasks = read_status(directory)
@@ -148,7 +150,7 @@ def main() -> None:
     for name in sides:
         row = [spread(trips[name], ".2f"), spread(rates[name], ".0f"), spread(ratios(rates[name], rates[none]), ".2f")]
         rows.append([name, *row])
-    print_table(f"{asked.tasks * 2} tasks of {MILLISECONDS[0]} ms, {MANY_SLOTS} slots", rows)
+    print_table(f"{asked.tasks * MORE} tasks of {MILLISECONDS[0]} ms, {MANY_SLOTS} slots", rows)
 
 
 if __name__ == "__main__":
