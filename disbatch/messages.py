@@ -262,9 +262,13 @@ class EngineHasCome:
 @_message
 @record
 class EndContext:
-    """End: kill the launchers of `abandoned` engines, which never came, and wait for the others."""
+    """End: kill the launchers of `abandoned` engines, which never came, and wait for the others.
+
+    `run_over`: whether all others end too.
+    """
 
     abandoned: tuple[int, ...]
+    run_over: bool = False
 
 
 # From an engine to the driver.

@@ -21,8 +21,8 @@ from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.launching import Launched, disbatch_command
 from disbatch.mailbox import Mailbox
 from disbatch.managers.base import EngineCall, Wishes
-from disbatch.managers.choice import manager_of
-from disbatch.managers.ssh import names_of_this_machine
+from disbatch.managers.choice import check_retire_command, manager_of
+from disbatch.managers.ssh import SSH_FAILED, names_of_this_machine
 from disbatch.runfiles import RunFiles
 from disbatch.terminal import tell
 
@@ -87,6 +87,8 @@ class Context:
         """The command that is giving nodes back."""
         self._ending = False
         """Whether what was started is to end: a failure is no news then."""
+        self._in_a_hurry = False
+        """Whether the run is over, or somebody wants this context to end: no nodes are waited for to be given back."""
         self._mailbox = Mailbox(
             loop,
             connect(asked.kvs),
@@ -134,6 +136,7 @@ class Context:
         for conflict in self._manager.conflicts(wishes):
             tell(conflict)
         if not self._asked.no_retire:
+            check_retire_command(self._manager, self._asked.retire_command)
             self._retire_command = self._asked.retire_command or str(getattr(self._manager, "give_back", ""))
         return self._manager.offers(wishes)
 
@@ -152,6 +155,7 @@ class Context:
             self._on_its_way_no_more(message.engine_rank)
         elif isinstance(message, messages.EndContext):
             self._note("told to end by the driver")
+            self._in_a_hurry = self._in_a_hurry or message.run_over
             self._begin_to_end()
             # The others are not hurried: their STOP commands take what they take, and the driver knows of each.
             self._end(message.abandoned)
@@ -171,9 +175,10 @@ class Context:
         if sys.stderr.isatty():
             tell(f"added {', '.join(names)} to the run; Ctrl-C takes them away again")
         if self._retire_command:
-            here = _names_of_this_machine(names)
-            own = next((name for name in names if name.lower() in here), "")
-            self._retirement = Retirement(names, own, last_too=self._asked.retire_command is not None)
+            own = self._own_node(names)
+            # A job lives on without engines where the driver itself is in it.
+            stays = self._token == self._asked.token and bool(own)
+            self._retirement = Retirement(names, own, last_too=stays or self._asked.retire_command is not None)
         self._to_launch = sorted(self._nodes, reverse=True)
         self._start_engines()
         self._leave_if_done()
@@ -221,6 +226,7 @@ class Context:
         if self._rank is None:
             self._fail(f"got {number.name}")
             return
+        self._in_a_hurry = True
         self._mailbox.send(messages.ContextToldToEnd(self._rank))
         self._loop.after(DRIVER_PATIENCE, self._end_without_driver)
 
@@ -243,13 +249,13 @@ class Context:
         if return_code and not self._ending:
             self._failed += 1
             tell(f"{self._nodes[rank].name} runs no tasks: {words or f'its engine ended with {return_code}'}")
-        if self._retirement is not None:
+        # An ssh that has lost its host says 255; where a status tells little, an engine may run on behind all but 0.
+        if self._retirement is not None and 0 <= return_code < (1 if rank in self._uncertain else SSH_FAILED):
             self._retirement.add(self._nodes[rank].name, return_code)
             self._plan_to_retire()
 
     def _leave_if_done(self) -> None:
-        # A run that ends does not wait for nodes to be given back: its jobs are about to end.
-        busy = self._launched or self._to_launch or (self._has_nodes_to_give_back and not self._ending)
+        busy = self._launched or self._to_launch or (self._has_nodes_to_give_back and not self._in_a_hurry)
         if self._rank is not None and not busy and self._exit_status is None:
             if self._retiring is not None:
                 self._retiring.signal(signal.SIGTERM)
@@ -259,6 +265,11 @@ class Context:
             self._exit_status = ExitStatus.FAILED if self._failed == len(self._nodes) else ExitStatus.OK
 
     # Giving nodes back.
+
+    def _own_node(self, names: Sequence[str]) -> str:
+        """Node that this process runs on, as its manager names it, or as one of those names; empty for none."""
+        here = _names_of_this_machine(names)
+        return getattr(self._manager, "own_node", "") or next((name for name in names if name.lower() in here), "")
 
     @property
     def _has_nodes_to_give_back(self) -> bool:
@@ -312,6 +323,7 @@ class Context:
         self._to_launch.clear()
 
     def _end_all(self) -> None:
+        self._in_a_hurry = True
         self._begin_to_end()
         self._end(tuple(self._launched))
         self._leave_if_done()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Retirement:
     """The nodes of a context, in their order, and those among them that nobody needs any longer.
 
-    `own` is the node that the context itself runs on, empty where that is none of them: it is not given back.
+    `own` is the node of the job that the context itself runs on, among them or not, if any: it is not given back.
     `last_too` is whether a command is to be told when no node is in use any more, or the context's end is all it takes.
     """
 

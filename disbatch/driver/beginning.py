@@ -27,7 +27,7 @@ from disbatch.kvsstcp.client import KVSClient
 from disbatch.kvsstcp.endpoint import AddressError, KVSError, new_secret, parse_address
 from disbatch.launching import disbatch_command
 from disbatch.managers.base import Wishes
-from disbatch.managers.choice import manager_of
+from disbatch.managers.choice import check_retire_command, manager_of
 from disbatch.records import record
 from disbatch.runfiles import RunFiles
 from disbatch.values import mail_server_of_environment
@@ -197,6 +197,7 @@ def _resources(asked: DriverOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if asked.startup_only:
         return (), ()
     manager = manager_of(os.environ, asked.nodes)
+    check_retire_command(manager, asked.retire_command)
     wishes = Wishes(asked.cpus_per_task, asked.tasks_per_node, asked.fill)
     return tuple(offer.name for offer in manager.offers(wishes)), tuple(manager.conflicts(wishes))
 

@@ -58,7 +58,8 @@ class Engine:
 
     `tasks` are the ids of those it has been given and not reported; those of them in `lingering` need no cylinder any
     more, only their reports are still to come. `average` is of what its tasks took (s), infinite at first; `lag` (s) is
-    what passes besides until their end is known here, where they could start at once: the way there and back.
+    what passes besides until their end is known here, where they could start at once: the way there and back, and the
+    delay of reports.
     `prompt` are such tasks, each with the time when it was given.
     `recalled` while it is asked for the tasks that wait there; `paused` when its context must not be given any more;
     `retires`: whether it ends, and its node is given back, as soon as nothing is left for it.
@@ -125,6 +126,11 @@ class Engine:
     def holds(self) -> bool:
         """Whether it has tasks that wait for a cylinder."""
         return self.wanting_cylinders > self.cylinders
+
+    @property
+    def may_lose_tasks(self) -> bool:
+        """Whether tasks that it has may run elsewhere in the end: it leaves, is lost, or has some that wait."""
+        return bool(self.tasks) and (self.stage is not EngineStage.SERVING or self.recalled or self.holds)
 
     @property
     def can_hear(self) -> bool:
@@ -342,7 +348,9 @@ class Fleet:
                 self._idle[engine.rank] = engine
 
     def idle(self) -> list[Engine]:
-        """Engines that take tasks, have none, and retire when there are no more."""
+        """Engines that take tasks, have none, and retire when no more can come: none while others may lose theirs."""
+        if not self._idle or any(engine.may_lose_tasks for engine in self.engines):
+            return []
         return list(self._idle.values())
 
     def to_recall(self) -> list[Engine]:

@@ -201,7 +201,8 @@ class DriverLoop:
             loss = events.ContextLost(message.token)
         else:
             return
-        if loss not in self._known:  # the first one is who it says; no end of another may pass for its own
+        # The first one is who it says; no end of another may pass for its own, and nobody is two.
+        if loss not in self._known and peer not in self._peers:
             self._known.add(loss)
             self._peers[peer] = loss
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from disbatch import messages
 from disbatch.driver import events
 from disbatch.driver.fleet import EngineStage
+from disbatch.managers.ssh import SSH_FAILED
 from disbatch.values import shell_word
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ CANCEL = (messages.CancelEngine(GRACE, stop_commands=True),)
 
 GOODBYE_PATIENCE = 5.0
 """Seconds that the goodbye of an engine may be on its way when what had started it has ended."""
-
-SSH_FAILED = 255
-"""Exit status of ssh itself, which has not got to its host or has lost it; nothing follows for what runs there."""
 
 OWN_TOKEN = "own"  # noqa: S105 - it names the context, and lets nobody in
 """Token of the context that the driver starts itself."""
@@ -210,7 +208,8 @@ class Membership:
         for engine in self._engines_of(context):
             self._send_away(engine, *orders)
         if not context.gone:
-            self._do(events.SendToContext(context.token, messages.EndContext(self._abandon(context))))
+            order = messages.EndContext(self._abandon(context), run_over=not self._open)
+            self._do(events.SendToContext(context.token, order))
 
     def _context_left(self, event: messages.ContextLeft) -> None:
         if 0 <= event.context_rank < len(self._fleet.contexts):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
         """Nodes of one allocation, and how engines are started on them.
 
         A manager may have a `give_back` too: a shell command that gives back nodes whose engines have ended, see
-        `contexts.retirement` for what it finds in its environment. Without one, or with an empty one, nodes are kept.
+        `contexts.retirement` for what it finds in its environment; without one, or with an empty one, nodes are kept.
+        And an `own_node`: the name of the node that this process runs on, which may have no engine, or another name.
         """
 
         @property

@@ -67,6 +67,15 @@ def manager_of(
     return Ssh(ssh_nodes_of_environment(environment), names_here)
 
 
+def check_retire_command(manager: Manager, command: str | None) -> None:
+    """Raise `UsageError` for a command that is to give nodes back where there are none but hosts that were named."""
+    if command is not None and isinstance(manager, Ssh):
+        raise UsageError(
+            f"--retire-cmd gives back nodes of a job, and {SSH_NODES_VARIABLE} names hosts instead",
+            "leave out one of the two",
+        )
+
+
 def _managers(environment: Mapping[str, str]) -> Iterator[type[Manager]]:
     """Managers that may know this environment."""
     for built_in in BUILT_IN.values():

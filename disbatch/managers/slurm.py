@@ -28,7 +28,9 @@ SRUN_DEFAULTS = {"SLURM_CPU_BIND": "cores", "SLURM_MPI_TYPE": "none"}
 OF_STEP_ALONE = ("SLURM_CPU_BIND", "SLURM_CPU_BIND_LIST", "SLURM_CPU_BIND_TYPE", "SLURM_CPU_BIND_VERBOSE")
 """What srun tells a step of its binding. A task that calls srun would hand it on, in a form that srun may not read."""
 
-GIVE_BACK = 'env -u SLURM_JOBID scontrol update JobId="$SLURM_JOBID" NodeList="${DRIVER_NODE:+$DRIVER_NODE,}$ACTIVE"'
+GIVE_BACK = (
+    'env -u SLURM_JOBID scontrol update JobId="$SLURM_JOBID" NodeList="${DRIVER_NODE:+$DRIVER_NODE${ACTIVE:+,}}$ACTIVE"'
+)
 """Shrinks the job to the nodes that it needs.
 
 With SLURM_JOBID in its environment scontrol would leave scripts behind that tell a shell of it. A job that has shrunk
@@ -188,6 +190,8 @@ class Slurm:
         self._job = allocation(environment)
         self._srun_environment = srun_environment(environment, srun_options)
         self.label = f"J{self._job.job}"
+        here = environment.get("SLURMD_NODENAME", "")
+        self.own_node = here if any(node.name == here for node in self._job.nodes) else ""
 
     def offers(self, wishes: Wishes) -> tuple[NodeOffer, ...]:
         """See `Manager`. What the user asks of disbatch counts more than what was asked of Slurm."""

@@ -21,6 +21,10 @@ SSH_COMMAND = ("ssh", "-T", "-n", "-o", "BatchMode=yes", "-o", "ConnectTimeout=1
 """ssh that asks nobody anything and gives up on a host that does not answer."""
 
 
+SSH_FAILED = 255
+"""Exit status of ssh itself, which has not got to its host or has lost it; nothing follows for what runs there."""
+
+
 def names_of_this_machine(host_name: str, full_name: str) -> frozenset[str]:
     """Names that mean the machine itself, in lower case, given its host name and its fully qualified one."""
     names = {"localhost", "127.0.0.1", "::1", host_name, host_name.partition(".")[0], full_name}

@@ -19,6 +19,7 @@ from disbatch.contexts.process import Context
 from disbatch.errors import DisbatchError, DriverUnreachableError, ResourceError, UsageError
 from disbatch.eventloop import EventLoop
 from disbatch.kvsstcp.wire import Limits, Put, RequestParser, encode_reply
+from disbatch.managers.base import Start
 from disbatch.messages import (
     ContextAdmitted,
     ContextCame,
@@ -502,6 +503,7 @@ def retired(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KVSSTCP_SECRET", "hush")
     monkeypatch.setenv("DRIVER_NODE", "another")
     monkeypatch.setattr(process, "RETIRE_PAUSE", 0.1)
+    monkeypatch.setattr(process, "check_retire_command", lambda *_: None)  # these hosts stand for nodes of a job
     return bench.folder / "retired"
 
 
@@ -549,13 +551,14 @@ def test_a_run_that_ends_does_not_wait_for_nodes_to_be_given_back(
 ) -> None:
     monkeypatch.setattr(process, "RETIRE_PAUSE", 3600.0)
     bench.engines_elsewhere("exit 0")
-    bench.run(admitted(0), EndContext(abandoned=()), hosts=(SshNode("h1", 1),), retire_command=SHOW_RETIRED)
+    over = EndContext(abandoned=(), run_over=True)
+    bench.run(admitted(0), over, hosts=(SshNode("h1", 1),), retire_command=SHOW_RETIRED)
     assert not retired.exists()
 
 
 def test_a_command_that_runs_when_the_run_ends_is_ended(bench: Bench, retired: Path) -> None:
     bench.engines_elsewhere("exit 0")
-    bench.say_when(retired, EndContext(abandoned=()))
+    bench.say_when(retired, EndContext(abandoned=(), run_over=True))
     command = f"trap 'echo ended >> ended; exit' TERM; > '{retired}'; sleep 60 & wait"
     bench.run(admitted(0), hosts=(SshNode("h1", 1),), retire_command=command)
     ended_file = bench.folder / "ended"
@@ -568,3 +571,40 @@ def test_nodes_that_end_while_a_command_runs_are_for_the_next(bench: Bench, reti
     slow = f"> begun; sleep 0.3; {SHOW_RETIRED}"
     bench.run(admitted(0, 1, 2), hosts=THREE_HOSTS, retire_command=slow)
     assert [line.partition("|")[0].split(",")[0] for line in retired.read_text().splitlines()][:2] == ["h1", "h2"]
+
+
+def test_nodes_of_a_context_that_is_let_go_are_given_back_all_the_same(bench: Bench, retired: Path) -> None:
+    bench.engines_elsewhere("exit 0")
+    bench.run(admitted(0), EndContext(abandoned=()), hosts=(SshNode("h1", 1),), retire_command=SHOW_RETIRED)
+    assert retired.read_text() == "h1|0||h1||\n"
+
+
+@pytest.mark.parametrize("end", ["exit 255", "kill -9 $$"])
+def test_a_node_whose_engine_may_run_on_is_kept(bench: Bench, retired: Path, end: str) -> None:
+    bench.engines_elsewhere(end)
+    bench.run(admitted(0), hosts=(SshNode("h1", 1),), retire_command=SHOW_RETIRED)
+    assert not retired.exists()
+
+
+@pytest.mark.parametrize(("status", "given_back"), [(0, True), (1, False)])
+def test_where_a_status_tells_little_only_that_of_success_is_believed(
+    bench: Bench, retired: Path, monkeypatch: pytest.MonkeyPatch, *, status: int, given_back: bool
+) -> None:
+    command = ("/bin/bash", "-c", f"exit {status}")
+    monkeypatch.setattr("disbatch.managers.ssh.by_ssh", lambda *_: Start(command, status_tells=False))
+    bench.run(admitted(0), hosts=(SshNode("h1", 1),), retire_command=SHOW_RETIRED)
+    assert retired.exists() is given_back
+
+
+def test_a_manager_may_know_the_node_of_the_context_by_another_name(
+    bench: Bench, retired: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("disbatch.managers.ssh.Ssh.own_node", "n0", raising=False)
+    bench.engines_elsewhere("exit 0")
+    bench.run(admitted(0), hosts=(SshNode("h1", 1),), retire_command=SHOW_RETIRED)
+    assert retired.read_text() == "h1|0||h1|n0|\n"
+
+
+def test_a_command_that_gives_nodes_back_is_refused_where_hosts_are_named(bench: Bench) -> None:
+    with pytest.raises(UsageError, match="--retire-cmd gives back nodes of a job"):
+        bench.run(retire_command="true")

@@ -492,7 +492,8 @@ class World:
         assert fleet.cylinders == sum(engine.cylinders for engine in serving)
         if self.controller.phase is not RunPhase.WORKING:
             return
-        if self.controller.list_ended and not self.controller._backlog and held:
+        may_come = any(engine.may_lose_tasks for engine in fleet.engines)
+        if self.controller.list_ended and not self.controller._backlog and held and not may_come:
             assert not [engine for engine in serving if engine.retires and not engine.tasks], (
                 "an engine does not retire"
             )

@@ -424,7 +424,7 @@ def test_the_first_signal_ends_the_tasks_and_lets_stop_commands_run() -> None:
     run.happens(events.SignalCame("SIGINT", 130))
     assert run.told == "got SIGINT; ending the running tasks (again: at once)"
     assert run.said_to(0)[-1] == run.said_to(1)[-1] == CANCEL
-    assert run.said_to_context()[-1] == messages.EndContext(())
+    assert run.said_to_context()[-1] == messages.EndContext((), run_over=True)
     assert run.everybody_leaves() == events.EndRun(130, complete=False)
 
 
@@ -505,7 +505,7 @@ def test_engines_that_have_not_come_by_then_are_refused_and_their_launchers_ende
     run.comes(0)
     run.is_ready(0)
     run.ends(0, 0)
-    assert run.said_to_context()[-1] == messages.EndContext((1,))
+    assert run.said_to_context()[-1] == messages.EndContext((1,), run_over=True)
     run.comes(1)
     assert isinstance(run.said_to(1)[0], messages.EngineRefused)
 

@@ -638,6 +638,29 @@ def test_engines_of_a_context_that_keeps_its_nodes_stay() -> None:
     assert messages.FinishEngine() not in run.said_to(1)
 
 
+@pytest.mark.parametrize(
+    "leaving", [events.EngineLost(0), messages.StopEngine(0, now=True), messages.StopEngine(0, now=False)]
+)
+def test_no_engine_retires_while_what_another_has_may_come_to_it(leaving: events.Event) -> None:
+    run = retiring(*tasks(0, 1))
+    run.happens(leaving)
+    run.ends(1, 1)
+    assert messages.FinishEngine() not in run.said_to(1)
+    run.happens(messages.EngineLeft(0) if leaving != events.EngineLost(0) else events.TasksCouldBeGivenBack(0))
+    assert run.given[1] == [1, 0]
+
+
+def test_no_engine_retires_that_could_start_what_waits_at_another() -> None:
+    run = retiring(*tasks(0, 1), ended=False)
+    for task_id in range(2, 50):
+        run.reads(task(task_id), ended=False)
+        run.ends(0, max(run.given[0]), elapsed=0.0001)
+    run.reads(*tasks(*range(50, 60)))
+    assert len(run.controller.fleet.engines[0].tasks) > 1
+    run.ends(1, 1)
+    assert messages.FinishEngine() not in run.said_to(1)
+
+
 def test_what_is_lost_when_all_others_have_retired_ends_the_run() -> None:
     run = retiring(*tasks(0))
     run.happens(messages.EngineLeft(1))

@@ -254,3 +254,10 @@ def test_the_command_that_gives_nodes_back_keeps_those_in_use_and_the_node_of_th
 
     assert said() == "update JobId=7 NodeList=n2,n3 unset\n"
     assert said(DRIVER_NODE="n1") == "update JobId=7 NodeList=n1,n2,n3 unset\n"
+    assert said(DRIVER_NODE="n1", ACTIVE="") == "update JobId=7 NodeList=n1 unset\n"
+
+
+@pytest.mark.parametrize(("name", "own"), [("n2", "n2"), ("another", ""), ("", "")])
+def test_the_node_of_the_context_is_the_one_that_slurm_says_it_is_if_it_is_of_the_job(name: str, own: str) -> None:
+    environment = {**ENVIRONMENTS["sbatch -n 20"], "SLURMD_NODENAME": name}
+    assert Slurm(environment).own_node == own
