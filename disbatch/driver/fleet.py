@@ -348,10 +348,14 @@ class Fleet:
                 self._idle[engine.rank] = engine
 
     def idle(self) -> list[Engine]:
-        """Engines that take tasks, have none, and retire when no more can come: none while others may lose theirs."""
+        """Engines that take tasks, have none, and are not needed for what others may lose.
+
+        None while tasks are on their way back, and not the first where no engine stays anyway: one is to be left.
+        """
         if not self._idle or any(engine.may_lose_tasks for engine in self.engines):
             return []
-        return list(self._idle.values())
+        one_stays = any(engine.stage is EngineStage.SERVING and not engine.retires for engine in self.engines)
+        return list(self._idle.values())[0 if one_stays else 1 :]
 
     def to_recall(self) -> list[Engine]:
         """Engines whose waiting tasks could start elsewhere at once, and which were not asked for them yet."""
