@@ -358,9 +358,18 @@ def test_a_context_told_to_end_whose_driver_does_not_answer_ends_its_engines(
 def test_a_context_told_to_end_leaves_to_the_driver_how_long_its_engines_take(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "DRIVER_PATIENCE", 0.1)
-    ready = bench.folder / "ready"
-    bench.engines_here(f"kill -TERM $PPID; > '{ready}'; sleep 0.12; exit 5")
+    monkeypatch.setattr(process, "DRIVER_PATIENCE", 3600.0)
+    ready, go = bench.folder / "ready", bench.folder / "go"
+    take = Context._take
+
+    def take_and_let_patience_end(context: Context, message: Message) -> None:
+        take(context, message)
+        if isinstance(message, EndContext):
+            context._end_without_driver()
+            go.touch()
+
+    monkeypatch.setattr(Context, "_take", take_and_let_patience_end)
+    bench.engines_here(f"kill -TERM $PPID; > '{ready}'; until [ -e '{go}' ]; do sleep 0.01; done; exit 5")
     bench.say_when(ready, EndContext(abandoned=()))
     assert ended(bench.run(admitted(4)))[4].return_code == 5
 
