@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgpack
 
-from benchmarks.measuring import CHECKOUT
+from benchmarks.measuring import CHECKOUT, of_status
 from disbatch import __version__, messages
 from disbatch.kvsstcp import KVSClient, wire
 from disbatch.runfiles import RunFiles
@@ -112,8 +112,7 @@ def used(pid: int) -> Used:
 
 def peak_memory(pid: int) -> float:
     """Memory (MB) that a process had when it had most."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return next(float(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024 / 1e6
+    return of_status(pid, "VmHWM") * 1024 / 1e6
 
 
 class Reports:

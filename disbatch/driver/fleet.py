@@ -207,6 +207,8 @@ class Fleet:
         self._may_hold = _Turns(attrgetter("may_hold_more"))
         self._holding: dict[int, Engine] = {}
         self._idle: dict[int, Engine] = {}
+        self._staying = 0
+        """How many engines take tasks that do not retire."""
         self._listening: dict[int, Engine] = {}
 
     def admit_context(self, came: ContextCame) -> Context:
@@ -236,6 +238,7 @@ class Fleet:
         self.move(engine, EngineStage.SERVING)
         engine.cylinders = cylinders
         self.cylinders += cylinders
+        self._staying += not engine.retires
         self._queue(engine)
 
     def resize(self, engine: Engine, cylinders: int) -> None:
@@ -253,6 +256,7 @@ class Fleet:
             raise ValueError(f"engine {engine.rank} is {engine.stage.name} and cannot be {stage.name} again")
         if engine.stage is EngineStage.SERVING:
             self.cylinders -= engine.cylinders
+            self._staying -= not engine.retires
             self._holding.pop(engine.rank, None)
             self._idle.pop(engine.rank, None)
         engine.stage = stage
@@ -352,10 +356,9 @@ class Fleet:
 
         None while tasks are on their way back, and not the first where no engine stays anyway: one is to be left.
         """
-        if not self._idle or any(engine.may_lose_tasks for engine in self.engines):
-            return []
-        one_stays = any(engine.stage is EngineStage.SERVING and not engine.retires for engine in self.engines)
-        return list(self._idle.values())[0 if one_stays else 1 :]
+        spare = list(self._idle.values())[0 if self._staying else 1 :]
+        # All engines are looked at only when there is one to let go, and not for every task that ends meanwhile.
+        return spare if spare and not any(engine.may_lose_tasks for engine in self.engines) else []
 
     def to_recall(self) -> list[Engine]:
         """Engines whose waiting tasks could start elsewhere at once, and which were not asked for them yet."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ("idle", "--seconds 0.1 --rounds 1", "keeper"),
         ("growth", "--rounds 1", "first task of an added context"),
         ("launches", "--nodes 1,3", "last first task"),
+        ("scale", "--engines 2 --cylinders 2 --tasks 1000 --seconds 0", "tasks/s"),
         ("store", "--idle 2 --busy 2 --seconds 0.1", "2 busy without the idle ones"),
     ],
 )

@@ -490,6 +490,7 @@ class World:
         assert waiting_here == sorted(waiting_here), "tasks are out of order"
         serving = [engine for engine in fleet.engines if engine.stage is EngineStage.SERVING]
         assert fleet.cylinders == sum(engine.cylinders for engine in serving)
+        assert fleet._staying == sum(not engine.retires for engine in serving)
         if self.controller.phase is not RunPhase.WORKING:
             return
         may_come = any(engine.may_lose_tasks for engine in fleet.engines)
