@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 GRACE = 3.0
 """Seconds between TERM and KILL where the driver names no grace: it is gone, or the engine itself was told to end."""
 
-DOUBT = 0.5
-"""Seconds until a failure is believed where a resource manager that ends a job signals its tasks with their engine."""
+DOUBT = 0.25
+"""Seconds until an outcome is believed where a resource manager that ends a job signals its tasks with their engine."""
 
 FAREWELL_LIMIT = 5.0
 """Seconds that the last reports may take to be sent."""
@@ -127,9 +127,10 @@ class Service:
     def outcome_known(self, owner: Owner, outcome: Outcome) -> None:
         """Take note of how it ended; nothing more will be known.
 
-        A failure just before or after a signal to end is taken for its work, and that command for interrupted.
+        An end just before or after a signal to end is taken for its work, and that command for interrupted; a success
+        too: of `sleep 300; true` the signal may end nothing but the sleep before the engine has looked.
         """
-        if self._ranks is None or outcome.interrupted or not outcome.failed:
+        if self._ranks is None or outcome.interrupted:
             self._record(owner, outcome)
         elif self._is_signalled:
             self._record(owner, replace(outcome, interrupted=True))

@@ -235,7 +235,7 @@ def test_jobs_at_their_time_limit_leave_their_tasks_to_others(site: Site) -> Non
     # What is deaf to TERM its engine kills; the engine, which waits for its STOP command then, Slurm has to.
     stop = "#DISBATCH PERENGINE STOP [ $SLURM_JOB_ID != $(cat ended) ] || sleep 300"
     site.work.write("tasks", stop, *[f"trap '' TERM; {WAIT}"] * 7)
-    site.work.write("others", "touch begun.own; exec sleep 300")
+    site.work.write("others", "touch begun.own; sleep 300; true")
     with site.started("disbatch", "-S", "tasks") as run:
         script = f"./{site.script().name}"
         ended = site.submit("-n2", "-t2", script)
