@@ -2,16 +2,19 @@
 #
 # The first target that needs Python packages makes a virtual environment for them, from python3 or from what you name:
 #     make test PYTHON=python3.13 VENV=.venv-3.13
+#     make chaos SEEDS=20 FIRST=1000
 
 PYTHON ?=
 VENV ?= .venv
+SEEDS ?= 200
+FIRST ?= 0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages test lint unit reference demo build clean compared-programs \
-    bench bench-throughput bench-latency bench-startup bench-resume bench-idle bench-growth bench-launches \
-    bench-scale bench-slurm bench-store
+.PHONY: help setup system-packages test lint unit chaos attack reference demo build clean compared-programs \
+    bench bench-throughput bench-latency bench-startup bench-resume bench-idle bench-growth bench-loss bench-launches \
+    bench-scale bench-slurm bench-store bench-attack
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +38,10 @@ lint: $(READY)  ## style, format and types
 
 unit: $(READY)  ## the tests of single files alone, in seconds: with fewer examples of each property than `make test`
 	$(BIN)/python -m pytest --hypothesis-profile=quick -n auto --maxprocesses=4 tests/unit
+
+.PHONY: help setup system-packages test lint unit chaos attack reference demo build clean compared-programs \
+    bench bench-throughput bench-latency bench-startup bench-resume bench-idle bench-growth bench-loss bench-launches \
+    bench-scale bench-slurm bench-store bench-attack
 
 reference: $(READY)  ## write docs/reference/options.md anew, from the declaration of the options
 	$(BIN)/python tools/make-reference.py
@@ -71,8 +78,14 @@ bench-scale: $(READY)  ## measure what a driver gets through that has many engin
 bench-slurm: $(READY)  ## measure what is added to a job of Slurm (root, with its packages)
 	$(BIN)/python -m benchmarks.slurm
 
+bench-loss: $(READY)  ## measure what the loss of an engine costs
+	$(BIN)/python -m benchmarks.loss
+
 bench-launches: $(READY)  ## measure what it takes to start engines on up to a thousand nodes
 	$(BIN)/python -m benchmarks.launches
+
+bench-attack: $(READY)  ## measure what strangers who attack the driver take from a run
+	$(BIN)/python -m benchmarks.attack
 
 bench-store: $(READY)  ## measure what connections to the key-value store cost
 	$(BIN)/python -m benchmarks.store

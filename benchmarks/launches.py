@@ -54,9 +54,15 @@ class StandIn:
         self._given: list[messages.TaskReport] = []
         self._left = False
         self._loop.watch(go, READ, partial(self._end_tasks, go))
-        job = RunFiles(asked.run).job
-        keys = messages.engine_key(job, asked.rank), messages.driver_key(job)
-        self._mailbox = Mailbox(self._loop, connect(asked.kvs), *keys, self._take, sys.exit)
+        self._mailbox = Mailbox(
+            self._loop,
+            connect(asked.kvs),
+            partial(connect, asked.kvs),
+            RunFiles(asked.run).job,
+            messages.engine_name(asked.rank),
+            self._take,
+            sys.exit,
+        )
         self._mailbox.send(messages.EngineCame(asked.rank, __version__, asked.node, os.getpid()))
         os.write(notes, CAME)
 
@@ -67,6 +73,7 @@ class StandIn:
 
     def _take(self, message: messages.Message) -> None:
         if isinstance(message, messages.EngineAdmitted):
+            self._mailbox.keep(message.lease)
             self._mailbox.send(messages.EngineReady(self._rank, message.cylinders))
         elif isinstance(message, messages.RunTasks):
             outcome = Outcome(os.getpid(), 0, time.time(), 0.0, 0, b"", 0, b"", 0.0, 0, interrupted=False)
@@ -143,7 +150,7 @@ class Nodes:
         try:
             os.close(self._go[1])
             _, script, _, *arguments = shlex.split(command)
-            secret = re.search(r"KVSSTCP_SECRET=(\w+)", Path(script).read_text(encoding="utf-8"))
+            secret = re.search(r"KVSSTCP_SECRET=(\S+)", Path(script).read_text(encoding="utf-8"))
             os.environ[SECRET_VARIABLE] = secret[1] if secret else ""
             run = self.folder / "run"
             kvs = Path(RunFiles(str(run)).kvs_address).read_text(encoding="utf-8").strip()

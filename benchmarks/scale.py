@@ -43,6 +43,7 @@ import msgpack
 from benchmarks.measuring import CHECKOUT, of_status
 from disbatch import __version__, messages
 from disbatch.kvsstcp import KVSClient, wire
+from disbatch.line import ACKNOWLEDGE_AFTER
 from disbatch.runfiles import RunFiles
 from disbatch.tasks import Outcome
 
@@ -59,6 +60,9 @@ PATIENCE = 60.0
 
 SHORT_TASK = 0.001
 """Seconds that a task of 0 s says it took, as `true` does."""
+
+HEARTBEAT = 10.0
+"""Seconds between two beats of an engine, as disbatch has it unless told otherwise."""
 
 ASK_DELAY = 0.002
 """Seconds, as in an engine, until it asks for more without having had anything to say."""
@@ -141,14 +145,17 @@ class Reports:
 class Peer:
     """A connection to the driver with one request open on its own key."""
 
-    def __init__(self, simulation: Simulation, key: bytes) -> None:
+    def __init__(self, simulation: Simulation, name: str) -> None:
         self.simulation = simulation
         self._connected: socket.socket = KVSClient(*simulation.where, secret=simulation.secret).detach()
         self._replies = wire.ReplyParser()
-        self._ask = wire.encode_get(key)
+        self._ask = wire.encode_get(messages.member_key(RUN, name))
         self._asked = True
+        self._received = self._told = 0
+        self._closed = False
         self._connected.sendall(self._ask)
         simulation.watch(self._connected.fileno(), self)
+        simulation.after(HEARTBEAT, self._beat_on)
 
     def send(self, message: bytes) -> None:
         """Send a coded message to the driver, and ask for the next one if that was not done yet."""
@@ -170,6 +177,22 @@ class Peer:
             if not self._asked:
                 self.simulation.after(ASK_DELAY, self._ask_again)
 
+    def took(self, count: int) -> None:
+        """Count messages that have come, and tell the driver from time to time that they have."""
+        self._received += count
+        if self._received - self._told >= ACKNOWLEDGE_AFTER:
+            self._beat()
+
+    def _beat(self) -> None:
+        if not self._closed:
+            self._told = self._received
+            self.say(messages.Beat(self._received, time.monotonic()))
+
+    def _beat_on(self) -> None:
+        if not self._closed:
+            self._beat()
+            self.simulation.after(HEARTBEAT, self._beat_on)
+
     def _ask_again(self) -> None:
         if not self._asked:
             self._asked = True
@@ -181,7 +204,7 @@ class Peer:
 
     def close(self) -> None:
         """End the connection."""
-        self._asked = True
+        self._asked = self._closed = True
         self.simulation.forget(self._connected.fileno())
         self._connected.close()
 
@@ -196,7 +219,7 @@ class Engine(Peer):
         self._ended: list[int] = []
         self._report_is_due = False
         self._finishing = False
-        super().__init__(simulation, messages.engine_key(RUN, rank))
+        super().__init__(simulation, messages.engine_name(rank))
         self.say(messages.EngineCame(rank, __version__, f"node{rank}", os.getpid()))
 
     def take(self, value: bytes) -> None:
@@ -204,11 +227,16 @@ class Engine(Peer):
         unpacker = msgpack.Unpacker(unicode_errors="surrogateescape")
         unpacker.feed(value)
         task_ids: list[int] = []
+        came = 0
         for name, *values in unpacker:
+            if name == "Beat":
+                continue
+            came += 1
             if name == "RunTasks":
                 task_ids += [task[0] for task in values[0]]
             else:
                 self._be_told(name)
+        self.took(came)
         if task_ids:
             self.simulation.orders += 1
             if self.simulation.seconds:
@@ -280,7 +308,7 @@ class Context(Peer):
     """The context to which all engines belong."""
 
     def __init__(self, simulation: Simulation, engines: int) -> None:
-        super().__init__(simulation, messages.context_key(RUN, "simulated"))
+        super().__init__(simulation, messages.context_name("simulated"))
         offers = [messages.NodeOffer(f"node{number:04}", simulation.cylinders, 1) for number in range(engines)]
         self.rank = 0
         self.say(
@@ -299,12 +327,15 @@ class Context(Peer):
 
     def take(self, value: bytes) -> None:
         """Start engines; otherwise wait for their end."""
-        message = messages.decode(value)
-        if isinstance(message, messages.ContextAdmitted):
-            self.rank = message.context_rank
-            self.simulation.start(message.engine_ranks)
-        elif not isinstance(message, messages.EndContext | messages.EngineHasCome):
-            raise TypeError(f"the context is told {message}")
+        for message in messages.decode_all(value):
+            if isinstance(message, messages.Beat):
+                continue
+            self.took(1)
+            if isinstance(message, messages.ContextAdmitted):
+                self.rank = message.context_rank
+                self.simulation.start(message.engine_ranks)
+            elif not isinstance(message, messages.EndContext | messages.EngineHasCome):
+                raise TypeError(f"the context is told {message}")
 
 
 class Simulation:
@@ -461,9 +492,8 @@ def measure(asked: argparse.Namespace, engines: int, tasks: int, seconds: float)
                 printed = subprocess.run([script, "--kvs-env"], check=True, stdout=subprocess.PIPE, text=True).stdout
                 found = dict(line.split("=", 1) for line in printed.splitlines())
                 where = found["KVSSTCP_HOST"], int(found["KVSSTCP_PORT"])
-                simulation = Simulation(
-                    where, found["KVSSTCP_SECRET"], driver.pid, engines, asked.cylinders, seconds, asked.spread
-                )
+                secret = Path(script).read_text(encoding="utf-8").partition("export KVSSTCP_SECRET=")[2].split()[0]
+                simulation = Simulation(where, secret, driver.pid, engines, asked.cylinders, seconds, asked.spread)
                 simulation.run()
                 if driver.wait(60):
                     raise AssertionError(f"the driver ended with {driver.returncode}")

@@ -60,7 +60,12 @@ class ResourceError(DisbatchError):
 
 
 class DriverUnreachableError(DisbatchError):
-    """A context or an engine cannot connect to the driver of its run, or the two do not share a secret."""
+    """A context or an engine cannot connect to the driver of its run, or the two do not share a secret.
+
+    `nobody_listens`: its host has answered, and no process there takes connections at that address.
+    """
+
+    nobody_listens = False
 
 
 class MessageError(DisbatchError):

@@ -99,6 +99,28 @@ class EventLoop:
             if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 self.on_signal(number, partial(handler, number))
 
+    def on_request_to_stop(self, handler: Callable[[], None]) -> None:
+        """Call `handler`, as `on_signal` does, when this process is to stop until somebody lets it go on (Ctrl-Z).
+
+        It does not stop before `stop` is called. A SIGTSTP that is ignored stays so.
+        """
+        if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
+            self.on_signal(signal.SIGTSTP, handler)
+
+    def stop(self) -> None:
+        """Stop this process, and return when somebody has let it go on; for timers no time has passed.
+
+        Where there is nobody who could do so, no shell with control of its jobs, Linux does not stop it.
+        """
+        began = self.now()
+        former = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, former)
+        stopped = self.now() - began
+        for _, _, timer in self._timers:
+            timer.when += stopped
+        self._timers = [(timer.when, number, timer) for _, number, timer in self._timers]
+
     def _open_wake_pipe(self) -> None:
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         # A full pipe has woken the loop already: no warning is due for signals by the thousand.
@@ -150,6 +172,11 @@ class EventLoop:
             os.close(self._wake_write)
             self._wake_read = self._wake_write = -1
         self.selector.close()
+
+
+def uptime() -> float:
+    """Seconds since this machine has started: no jump of the time of day moves it, and it goes on in its sleep."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _leave_a_note(_number: int, _frame: object) -> None:

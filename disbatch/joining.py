@@ -18,27 +18,30 @@ if TYPE_CHECKING:
 
     from disbatch.values import Address
 
-CONNECT_PATIENCE = 30.0
+PATIENCE = 30.0
 """Seconds that connecting to the driver may take."""
 
 
-def connect(kvs: Address) -> socket.socket:
+def connect(kvs: Address, patience: float = PATIENCE) -> socket.socket:
     """Connection to the run's key-value store; otherwise as `client`."""
-    return client(kvs).detach()
+    return client(kvs, patience).detach()
 
 
-def client(kvs: Address) -> KVSClient:
+def client(kvs: Address, patience: float = PATIENCE) -> KVSClient:
     """Client of the run's key-value store, both sides having proved that they know the secret.
 
-    Raises `DriverUnreachableError` when the run is over, or the driver cannot be reached from here.
+    Raises `DriverUnreachableError` when the run is over, or the driver cannot be reached from here; `patience` is in
+    seconds, for connecting and for each answer of the handshake.
     """
     try:
-        return KVSClient(kvs.host, kvs.port, secret=os.environ.get(SECRET_VARIABLE), connect_timeout=CONNECT_PATIENCE)
+        return KVSClient(kvs.host, kvs.port, secret=os.environ.get(SECRET_VARIABLE), connect_timeout=patience)
     except (KVSError, OSError) as error:
-        raise DriverUnreachableError(
+        unreachable = DriverUnreachableError(
             f"cannot reach the driver at {kvs}: {error}",
             "the run is over, or this host cannot connect to that address; see --use-address of disbatch",
-        ) from error
+        )
+        unreachable.nobody_listens = isinstance(error.__cause__, ConnectionRefusedError)
+        raise unreachable from error
 
 
 def open_log(path: str, level: str) -> Log:

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from disbatch import descriptors
 from disbatch.errors import DisbatchError
+from disbatch.log import open_to_append
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Launched:
         self._return_code: int | None = None
         descriptors.keep_from_children()
         try:
-            with open(output, "ab") as file:
+            with open_to_append(output) as file:
                 self._output_start = file.tell()
                 self._pid = _start(command, os.environ if environment is None else environment, file.fileno())
         except OSError as error:

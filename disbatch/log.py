@@ -6,10 +6,30 @@ first task.
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from contextlib import suppress
 
 from disbatch.values import LOG_LEVELS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from io import FileIO
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Why a disk takes no file more: neither a mistake of the user's, nor a reason to do without what would write there."""
+
+
+def open_to_append(path: str) -> FileIO:
+    """File to append to, made where it is not there; on a full disk it leads nowhere. Raises OSError."""
+    try:
+        return open(path, "ab", buffering=0)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return open(os.devnull, "ab", buffering=0)
 
 
 class Log:
@@ -20,7 +40,7 @@ class Log:
     """
 
     def __init__(self, path: str, level: str) -> None:
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - as long as the process
+        self._file = open_to_append(path)
         self._most = LOG_LEVELS.index(level)
 
     def info(self, text: str, *values: object) -> None:

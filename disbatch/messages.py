@@ -11,6 +11,7 @@ from operator import attrgetter
 
 import msgpack
 
+from disbatch import __version__
 from disbatch.errors import MessageError
 from disbatch.records import fields, record
 from disbatch.tasks import Outcome, PerEngineTask, Phase, Task
@@ -38,19 +39,45 @@ _encoders: dict[type, tuple[str, Callable[[Any], tuple[Any, ...]]]] = {}
 _decoders: dict[str, Callable[[Any], Any]] = {}
 
 
+def own_keys(run: str) -> bytes:
+    """Beginning of all keys under which the processes of `run` (its job id) speak with one another."""
+    return f"disbatch {run} ".encode(errors=_UNDECODABLE)
+
+
 def driver_key(run: str) -> bytes:
-    """Key under which everybody's messages to the driver of `run` (its job id) are put."""
-    return f"disbatch {run} driver".encode(errors=_UNDECODABLE)
+    """Key under which contexts and engines put their messages to the driver of `run`."""
+    return own_keys(run) + b"driver"
 
 
-def context_key(run: str, token: str) -> bytes:
-    """Key of a context, by the token that it goes by from its coming to its end."""
-    return f"disbatch {run} context {token}".encode(errors=_UNDECODABLE)
+def orders_key(run: str) -> bytes:
+    """Key under which those who may stop what runs put their orders to the driver."""
+    return own_keys(run) + b"orders"
 
 
-def engine_key(run: str, rank: int) -> bytes:
-    """Key of the engine with that rank."""
-    return f"disbatch {run} engine {rank}".encode(errors=_UNDECODABLE)
+def context_keys(run: str) -> bytes:
+    """Beginning of the keys of contexts."""
+    return own_keys(run) + b"context "
+
+
+def context_name(token: str) -> str:
+    """Name of a context among the members of a run, by the token that it goes by from its coming to its end."""
+    return f"context {token}"
+
+
+def engine_keys(run: str) -> bytes:
+    """Beginning of the keys of engines."""
+    return own_keys(run) + b"engine "
+
+
+def engine_name(rank: int) -> str:
+    """Name of the engine with that rank among the members of a run."""
+    return f"engine {rank}"
+
+
+def member_key(run: str, name: str, connection: int = 0) -> bytes:
+    """Key of a member of the run, by its name: another one for each of its connections, which are counted from 0."""
+    again = f" {connection}" if connection else ""
+    return own_keys(run) + f"{name}{again}".encode(errors=_UNDECODABLE)
 
 
 def _checked(*kinds: type) -> Callable[[Any], Any]:
@@ -146,6 +173,20 @@ _record(Outcome)
 
 @_record
 @record
+class Lease:
+    """For how long a member of the run counts on the driver, and the driver on it, without hearing of one another.
+
+    All in seconds. It sends a `Beat` every `period`. When `limit` has passed since it sent the last one that was
+    answered, nothing of it may run any longer than another `grace`; the driver waits for more than both.
+    """
+
+    period: float
+    limit: float
+    grace: float
+
+
+@_record
+@record
 class NodeOffer:
     """A node that a context can start an engine on, with its cylinders and the whole cores of each."""
 
@@ -161,6 +202,39 @@ class TaskReport:
 
     task_id: int
     outcome: Outcome
+
+
+# Between the driver and a member, a context or an engine, about their conversation itself; see `line`.
+
+
+@_message
+@record
+class Beat:
+    """So many messages of yours have come. A member says with it when it sent this, by its own clock (s).
+
+    The driver's answer tells it the same time.
+    """
+
+    received: int
+    sent_at: float
+
+
+@_message
+@record
+class Rejoined:
+    """The member of that name has another connection, its `connection`th; so many messages had come over the others."""
+
+    name: str
+    connection: int
+    received: int
+
+
+@_message
+@record
+class Resumed:
+    """The driver knows of the new connection; so many messages had come over the others."""
+
+    received: int
 
 
 # From a context to the driver.
@@ -179,10 +253,10 @@ class ContextCame:
 
     token: str
     version: str
-    label: str
-    system: str
     host: str
     pid: int
+    label: str
+    system: str
     nodes: tuple[NodeOffer, ...]
     environment_resources: tuple[str, ...]
     task_limit: int
@@ -223,6 +297,14 @@ class ContextToldToEnd:
 
 @_message
 @record
+class ContextToldToDrain:
+    """Somebody has told the context to drain: that is to be done which `StopContext` asks for."""
+
+    context_rank: int
+
+
+@_message
+@record
 class ContextLeft:
     """All that the context started has ended, and it ends too."""
 
@@ -240,6 +322,7 @@ class ContextAdmitted:
     context_rank: int
     label: str
     engine_ranks: tuple[int, ...]
+    lease: Lease
 
 
 @_message
@@ -271,6 +354,21 @@ class EndContext:
     run_over: bool = False
 
 
+# From the driver to contexts and engines.
+
+
+@_message
+@record
+class DriverPauses:
+    """The driver has been stopped, as by Ctrl-Z: it is silent until it says that it goes on, and has not gone."""
+
+
+@_message
+@record
+class DriverGoesOn:
+    """The driver has been let go on, and is no longer silent."""
+
+
 # From an engine to the driver.
 
 
@@ -292,6 +390,14 @@ class EngineUnfit:
 
     engine_rank: int
     reason: str
+
+
+@_message
+@record
+class EngineToldToEnd:
+    """Somebody has told the engine to end: what it runs goes to others."""
+
+    engine_rank: int
 
 
 @_message
@@ -332,6 +438,14 @@ class TasksEnded:
 
 @_message
 @record
+class EngineToldToDrain:
+    """Somebody has told the engine to drain: that is to be done which `StopEngine` asks for."""
+
+    engine_rank: int
+
+
+@_message
+@record
 class TasksReturned:
     """These tasks were waiting for a cylinder; the engine will not run them."""
 
@@ -347,6 +461,14 @@ class PerEngineTaskEnded:
     engine_rank: int
     task: PerEngineTask
     outcome: Outcome
+
+
+@_message
+@record
+class EngineCleared:
+    """The keeper of an engine that was killed has ended all that it left behind."""
+
+    engine_rank: int
 
 
 @_message
@@ -376,6 +498,7 @@ class EngineAdmitted:
     cores_per_cylinder: int
     environment_resources: tuple[str, ...]
     per_engine_tasks: tuple[PerEngineTask, ...]
+    lease: Lease
 
 
 @_message
@@ -429,7 +552,7 @@ class RankCame:
     place: int
 
 
-# What anybody who belongs to the run may tell the driver.
+# What an operator may tell the driver.
 
 
 @_message
@@ -453,9 +576,11 @@ class StopContext:
 FromEngine = (
     EngineCame
     | EngineUnfit
+    | EngineToldToEnd
     | EngineReady
     | CylindersChanged
     | CylindersFreed
+    | EngineToldToDrain
     | TasksEnded
     | TasksReturned
     | PerEngineTaskEnded
@@ -465,17 +590,22 @@ ToDriver = (
     ContextCame
     | ContextFailed
     | EngineProcessEnded
+    | EngineCleared
     | ContextToldToEnd
+    | ContextToldToDrain
     | ContextLeft
     | FromEngine
-    | StopEngine
-    | StopContext
+    | Beat
+    | Rejoined
 )
-ToContext = ContextAdmitted | ContextRefused | EngineHasCome | EndContext
-ToEngine = EngineAdmitted | EngineRefused | RunTasks | ReturnTasks | FinishEngine | CancelEngine
+Order = StopEngine | StopContext
+ToBoth = DriverPauses | DriverGoesOn
+ToContext = ContextAdmitted | ContextRefused | EngineHasCome | EndContext | ToBoth
+ToEngine = EngineAdmitted | EngineRefused | RunTasks | ReturnTasks | FinishEngine | CancelEngine | ToBoth
+ToMember = ToContext | ToEngine | Beat | Resumed
 FromRank = RankCame | FromEngine
 ToRank = EngineAdmitted | EngineRefused | RunTasks | CancelEngine | FinishEngine
-Message = ToDriver | ToContext | ToEngine | RankCame
+Message = ToDriver | Order | ToMember | RankCame
 
 
 def _encode_record(value: Any) -> Any:  # noqa: ANN401 - msgpack hands over what it does not know
@@ -513,6 +643,25 @@ def decode_all(data: bytes, tag: bytes = TAG) -> list[Message]:
             raise _no_message(data) from error
         found.append(_of_parts(parts, data))
     return found
+
+
+def newcomer(data: bytes) -> EngineCame | ContextCame | None:
+    """Who has come that does not speak this version's language, so that it can be refused; None for anything else.
+
+    `data` is no message. In every version the first that an engine or context says begins with who it is, its version,
+    and its host.
+    """
+    try:
+        name, who, version, host, *_ = msgpack.unpackb(data, unicode_errors=_UNDECODABLE)
+    except Exception:  # noqa: BLE001 - anything may arrive, and raise anything
+        return None
+    if version == __version__ or type(version) is not str or type(host) is not str:
+        return None
+    if name == "EngineCame" and type(who) is int:
+        return EngineCame(who, version, host, 0)
+    if name == "ContextCame" and type(who) is str:
+        return ContextCame(who, version, host, 0, "", "", (), (), 0)
+    return None
 
 
 def _check_tag(tag: bytes) -> None:

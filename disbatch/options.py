@@ -24,6 +24,7 @@ from disbatch.values import (
     mail_address,
     one_line,
     path,
+    seconds,
     server_address,
     shell_word,
     ssh_nodes,
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 CONTEXT_ROLE = "--context"
 ENGINE_ROLE = "--engine"
+HEARTBEATS_IN_PATIENCE = 3
+"""How often a host has to be able to say that it is there before it is given up."""
+
 STOPPABLE = ("context", "engine")
 
 RESUME_ADVICE = "to go on where this run left off: "
@@ -211,6 +215,39 @@ class DriverOptions(ContextOptions):
         help="share this key-value store, which runs already, with other programs (without a value: the one that "
         "KVSSTCP_HOST and KVSSTCP_PORT name)",
     )
+    crash_limit: int = option(
+        "--crash-limit",
+        metavar="N",
+        convert=at_least_zero,
+        default=3,
+        group=FAILURES,
+        help="record a task as failed that was lost with its engine N times, each time while it ran; 0 for any number "
+        "(default: 3)",
+    )
+    no_requeue: bool = option(
+        "--no-requeue",
+        default=False,
+        group=FAILURES,
+        help="run no command twice: record what was lost with its engine, or interrupted, as failed (default: it runs "
+        "again)",
+    )
+    heartbeat: float = option(
+        "--heartbeat",
+        metavar="SECONDS",
+        convert=seconds,
+        default=10.0,
+        group=FAILURES,
+        help="how often each host says that it is there (default: 10)",
+    )
+    heartbeat_patience: float = option(
+        "--heartbeat-patience",
+        metavar="SECONDS",
+        convert=seconds,
+        default=60.0,
+        group=FAILURES,
+        help="give what runs on a host to others when it has not been heard for so long; it ends that itself before, "
+        "when it does not hear of the run for three quarters of the time (default: 60)",
+    )
     exit_code: bool = option(
         "-e",
         "--exit-code",
@@ -235,7 +272,7 @@ class DriverOptions(ContextOptions):
         "--insecure-kvs",
         default=False,
         group=STORE,
-        help="ask nobody for the secret of the run: whoever can connect to this machine can run commands as you",
+        help="ask nobody for a secret of the run: whoever can connect to this machine can run commands as you",
     )
     log_file: str | None = option(
         "--logfile",
@@ -260,6 +297,18 @@ class DriverOptions(ContextOptions):
         group=OTHER,
         help="send mails on finished tasks to ADDR, and one at the end, through the mail server of this machine, or "
         f"the one at {MAIL_SERVER_VARIABLE} (HOST:PORT) in the environment",
+    )
+    no_fsync: bool = option(
+        "--no-fsync",
+        default=False,
+        group=FILES,
+        help="leave it to the system when lines of the status file get onto disk (default: see to it within 50 ms)",
+    )
+    no_encryption: bool = option(
+        "--no-encryption",
+        default=False,
+        group=STORE,
+        help="do not encrypt what goes between hosts; programs on other hosts may use the store without, too",
     )
     prefix: str = option(
         "-p",
@@ -332,8 +381,8 @@ class ContextRoleOptions(ContextOptions, JoinOptions):
         "--kvs-env",
         default=False,
         group=STORE,
-        help="add nothing: print where the run's key-value store is, and its secret, as lines NAME=value for the "
-        "environment of programs",
+        help="add nothing: print where the run's key-value store is, and the secret of programs that share it, as "
+        "lines NAME=value for their environment",
     )
     now: bool = option(
         "--now",
@@ -410,6 +459,8 @@ def parse_context(arguments: Sequence[str], program: str) -> ContextRoleOptions:
         raise UsageError(
             f"argument --stop: {options.stop[0]!r} cannot be stopped", "write --stop context NAME or --stop engine NAME"
         )
+    if options.stop and options.kvs_env:
+        raise UsageError("--stop and --kvs-env exclude one another", "give one of them, and then the other")
     _check_retirement(options)
     if options.now and not options.stop:
         raise UsageError("--now needs --stop", "name what is to be stopped")
@@ -439,6 +490,11 @@ def check_driver(options: DriverOptions) -> None:
             "give --retire-cmd to the script that adds them",
         )
     _check_retirement(options)
+    if options.heartbeat * HEARTBEATS_IN_PATIENCE > options.heartbeat_patience:
+        raise UsageError(
+            f"--heartbeat {options.heartbeat:g} is too slow for --heartbeat-patience {options.heartbeat_patience:g}",
+            f"let the patience be {HEARTBEATS_IN_PATIENCE} times as long at least",
+        )
     if options.mail_frequency is not None and options.mail_to is None:
         raise UsageError("--mailFreq needs --mailTo ADDR", "name the address that mails go to")
     if not options.resume_from:

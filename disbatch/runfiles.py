@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from disbatch.credentials import Credentials
+
 STREAM_NAME = "STREAM"
 """What the source of tasks is called that programs submit."""
 
@@ -51,13 +53,18 @@ class RunFiles:
 
     @property
     def script(self) -> str:
-        """The script that adds contexts and starts engines; it holds the run's secret."""
+        """The script that adds contexts and starts engines; it holds the secrets that give the rights to do so."""
         return f"{self.unique_id}_dbUtil.sh"
 
     @property
     def kvs_address(self) -> str:
         """Holds `host:port` of the key-value store while the run goes on."""
         return f"{self.unique_id}_kvsinfo.txt"
+
+    @property
+    def observer(self) -> str:
+        """Tells observers where the store is while the run goes on; it holds a secret that shows its state alone."""
+        return f"{self.unique_id}_observer.txt"
 
     def context_launch_log(self, pid: int) -> str:
         """What the context prints that the driver with this pid starts."""
@@ -108,12 +115,13 @@ def set_aside_name(path: str, number: int) -> str:
 
 
 def script_text(
-    command: Sequence[str], run_arguments: Sequence[str], inherited: Sequence[str], secret: str | None
+    command: Sequence[str], run_arguments: Sequence[str], inherited: Sequence[str], credentials: Credentials | None
 ) -> str:
     """Text of the script that joins a run.
 
     `command` starts disbatch from any directory, without it being on PATH; `run_arguments` tell it which run;
-    `inherited` are the driver's options for contexts, which options given to the script override.
+    `inherited` are the driver's options for contexts, which options given to the script override. Whatever it starts
+    has in its environment the secret that it needs, and no other.
     """
     import shlex  # noqa: PLC0415 - it takes `re`, together 2 ms, which contexts and engines need not wait for
 
@@ -122,16 +130,26 @@ def script_text(
     lines = [
         "#!/bin/bash",
         "# Adds resources to a run of disbatch: SCRIPT -s HOST:N,...   (SCRIPT --help tells more)",
-        "# It holds the secret of the run: whoever can read it can run commands as you.",
-    ]
-    lines += [
+        "# It holds secrets of the run: whoever can read it can run commands as you.",
         # The user's environment may hold that of another store.
-        f"unset {SECRET_VARIABLE}" if secret is None else f"export {SECRET_VARIABLE}={shlex.quote(secret)}",
+        f"unset {SECRET_VARIABLE}" if credentials is None else f"export {_assignment(credentials.engine)}",
         'if [ "$1" = --engine ]; then',
         "    shift",
         f'    exec {start} --engine {run} "$@"',
         "fi",
-        f'exec {start} --context {run} {shlex.join(inherited)} "$@"',
-        "",
     ]
-    return "\n".join(lines)
+    if credentials is not None:
+        lines += [
+            # No value of another option can be one of these words: both are options themselves.
+            "for word; do",
+            '    case "$word" in',
+            f"    --stop) {_assignment(credentials.operator)} ;;",
+            f"    --kvs-env) {_assignment(credentials.program)} ;;",
+            "    esac",
+            "done",
+        ]
+    return "\n".join([*lines, f'exec {start} --context {run} {shlex.join(inherited)} "$@"', ""])
+
+
+def _assignment(secret: bytes) -> str:
+    return f"{SECRET_VARIABLE}={secret.decode()}"

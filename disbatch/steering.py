@@ -31,7 +31,7 @@ _PAUSE = 0.2
 
 
 def print_store(asked: ContextRoleOptions) -> int:
-    """Print where the store of the run is, and its secret, as lines for the environment of programs; 0.
+    """Print where the store of the run is, and the secret of programs, as lines for their environment; 0.
 
     Raises `DriverUnreachableError` when it is not there.
     """
@@ -51,8 +51,8 @@ def stop(asked: ContextRoleOptions, kind: str, name: str) -> int:
         try:
             rank, what = _find(client, kind, name)
             order = messages.StopEngine(rank, asked.now) if kind == "engine" else messages.StopContext(rank, asked.now)
-            client.put(messages.driver_key(RunFiles(asked.run).job), messages.encode(order), messages.TAG)
-            client.confirm()
+            client.put(messages.orders_key(RunFiles(asked.run).job), messages.encode(order), messages.TAG)
+            _state(client)  # an answer to what was asked for later: the driver has the order
         except KVSError as error:
             raise DriverUnreachableError(
                 f"lost the driver: {error}", "the run is over, or its host is not to be reached"

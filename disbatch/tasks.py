@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import Enum
 
 from disbatch.records import record
+from disbatch.snippet import OutputMeter
 
 NO_REPEAT = -1
 """Repeat index of a task that does not come from a REPEAT directive."""
@@ -18,13 +19,14 @@ class Task:
     """One bash command to run once.
 
     `task_id` counts from 0 in file order, `stream_index` is the 1-based number of its line, `command` holds prefix
-    and suffix already.
+    and suffix already. `attempt` is 1 until it may have begun and was then lost or interrupted.
     """
 
     task_id: int
     stream_index: int
     repeat_index: int
     command: bytes
+    attempt: int = 1
 
 
 @record
@@ -58,13 +60,20 @@ class PerEngineTask:
     command: bytes
 
 
+NO_PROCESS = -1
+"""Pid in the outcome of a task of which no process is known."""
+
+LOST = -9
+"""Return code of a task that was lost with what ran it: as though SIGKILL had ended it."""
+
+
 @record
 class Outcome:
     """How one attempt at a task ended, as its engine measured it.
 
     `pid` is bash's, -1 when it could not be started. `return_code` is the exit code, -n when signal n ended it.
     `start` is in seconds since the epoch; `elapsed` (s) comes from a monotonic clock, so no jump of the clock shows in
-    it. `out_bytes` and `err_bytes` count what was written; a snippet is what `engine.snippet` kept of it.
+    it. `out_bytes` and `err_bytes` count what was written; a snippet is what `snippet` kept of it.
     `cpu_seconds` and `peak_memory` (bytes) are bash's and its waited-for children's, as wait4(2) tells them.
     `interrupted`: disbatch sent it a signal before it had ended.
     """
@@ -85,3 +94,24 @@ class Outcome:
     def failed(self) -> bool:
         """Whether it counts as failed: a return code other than 0."""
         return self.return_code != 0
+
+
+def lost_outcome(
+    reason: str, start: float, elapsed: float = 0.0, *, return_code: int = LOST, interrupted: bool = False
+) -> Outcome:
+    """Outcome of a task of which no more is known than that, with the reason as its error output; times as above."""
+    err = OutputMeter()
+    err.feed(f"{reason}\n".encode(errors="surrogateescape"))
+    return Outcome(
+        pid=NO_PROCESS,
+        return_code=return_code,
+        start=start,
+        elapsed=elapsed,
+        out_bytes=0,
+        out_snippet=b"",
+        err_bytes=err.count,
+        err_snippet=err.snippet,
+        cpu_seconds=0.0,
+        peak_memory=0,
+        interrupted=interrupted,
+    )

@@ -20,6 +20,7 @@ MAIL_SERVER_VARIABLE = "DISBATCH_SMTP"
 LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 MOST_CORES = 100_000
 LEAST_CORES_PER_TASK = 0.001
+LEAST_SECONDS = 0.1
 """What lies beyond is a slip of the finger, and would have an engine make places for tasks until memory ends."""
 
 
@@ -149,6 +150,17 @@ def at_least_one(text: str) -> int:
 def at_least_zero(text: str) -> int:
     """A whole number, 0 included; raises ValueError."""
     return _whole_number(text, 0)
+
+
+def seconds(text: str) -> float:
+    """A time in seconds, a tenth at least; raises ValueError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not LEAST_SECONDS <= value < math.inf:
+        raise ValueError(f"it must be a number of seconds, {LEAST_SECONDS} at least, not {text!r}")
+    return value
 
 
 def _whole_number(text: str, least: int) -> int:

@@ -92,8 +92,9 @@ class Context:
         self._mailbox = Mailbox(
             loop,
             connect(asked.kvs),
-            messages.context_key(self._files.job, self._token),
-            messages.driver_key(self._files.job),
+            partial(connect, asked.kvs),
+            self._files.job,
+            messages.context_name(self._token),
             self._take,
             self._driver_lost,
         )
@@ -125,6 +126,7 @@ class Context:
         self._loop.after(ANSWER_PATIENCE, partial(self._fail, "the driver did not answer"))
         self._loop.on_signal(signal.SIGCHLD, self._reap)
         self._loop.on_request_to_end(self._told_to_end)
+        self._loop.on_signal(signal.SIGUSR1, self._told_to_drain)
         while self._exit_status is None:
             self._loop.turn()
         self._mailbox.close()
@@ -146,7 +148,9 @@ class Context:
         if isinstance(message, messages.ContextAdmitted):
             self._be_admitted(message)
         elif isinstance(message, messages.ContextRefused):
-            if message.run_done:
+            if self._rank is not None:
+                self._driver_lost(message.reason)
+            elif message.run_done:
                 print("Run done")
                 self._exit_status = ExitStatus.OK
             else:
@@ -170,6 +174,8 @@ class Context:
             self._mailbox.close()
             raise
         self._note(f"context {self._rank}, label {self._label}, pid {os.getpid()}, version {__version__}")
+        self._mailbox.on_news = self._note
+        self._mailbox.keep(admission.lease)
         self._nodes = dict(zip(admission.engine_ranks, self._offers, strict=True))
         names = [offer.name for offer in self._offers]
         if sys.stderr.isatty():
@@ -229,6 +235,13 @@ class Context:
         self._in_a_hurry = True
         self._mailbox.send(messages.ContextToldToEnd(self._rank))
         self._loop.after(DRIVER_PATIENCE, self._end_without_driver)
+
+    def _told_to_drain(self) -> None:
+        self._note("got SIGUSR1")
+        if self._rank is None:
+            self._fail("got SIGUSR1")
+            return
+        self._mailbox.send(messages.ContextToldToDrain(self._rank))
 
     def _reap(self) -> None:
         self._reap_retire_command()

@@ -12,10 +12,12 @@ import stat
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from disbatch import options, runfiles, statusfile
 from disbatch.arguments import arguments_for
+from disbatch.credentials import Credentials
 from disbatch.driver import address
 from disbatch.driver.feeder import EarlierRuns
 from disbatch.driver.loop import EXIT_STATUS_OF_SIGNAL
@@ -28,7 +30,7 @@ from disbatch.kvsstcp.endpoint import AddressError, KVSError, new_secret, parse_
 from disbatch.launching import disbatch_command
 from disbatch.managers.base import Wishes
 from disbatch.managers.choice import check_retire_command, manager_of
-from disbatch.records import record
+from disbatch.records import fields, record
 from disbatch.runfiles import RunFiles
 from disbatch.values import mail_server_of_environment
 
@@ -65,9 +67,9 @@ class OtherStoreAddress:
 class Beginning:
     """All that a run begins with, and nothing of which it has to wait for.
 
-    `conflicts` is what was asked of disbatch and, otherwise, of a resource manager; `secret` is that of the run's own
-    store, None where it asks for none, and `public` where others are to find it; `aside` is where an earlier status
-    file of the name is now.
+    `conflicts` is what was asked of disbatch and, otherwise, of a resource manager; `credentials` are those of the
+    run's own store, None where it asks for none, and `public` where others are to find it; `aside` is where an earlier
+    status file of the name is now.
     """
 
     conflicts: tuple[str, ...]
@@ -78,7 +80,7 @@ class Beginning:
     files: RunFiles
     recorder: Recorder
     listening: socket.socket
-    secret: bytes | None
+    credentials: Credentials | None
     log: Log
     public: Address
     aside: str | None
@@ -162,18 +164,41 @@ def _begin(asked: DriverOptions) -> Beginning:
         if asked.status_header:
             recorder.add(statusfile.HEADER)
         recorder.add_all(earlier.lines() if earlier else ())
-        secret = None if asked.insecure_kvs else new_secret()
+        credentials = _new_credentials(asked)
         port = listening.getsockname()[1]
         public = address.advertised(own_address(asked), port, nodes)
         undo.callback(remove, files.script)
-        _write_script(files, asked, public, secret)
+        _write_script(files, asked, public, credentials)
         if asked.startup_only:
             _print_path(files.script)
         aside = recorder.take_place()
         undo.pop_all()
     return Beginning(
-        conflicts, mail_server, other_store, task_file, earlier, files, recorder, listening, secret, log, public, aside
+        conflicts,
+        mail_server,
+        other_store,
+        task_file,
+        earlier,
+        files,
+        recorder,
+        listening,
+        credentials,
+        log,
+        public,
+        aside,
     )
+
+
+def _new_credentials(asked: DriverOptions) -> Credentials | None:
+    """Secrets for the run's own store; they say whether what goes between hosts is encrypted."""
+    if asked.insecure_kvs:
+        return None
+    if not asked.no_encryption and find_spec("_ssl") is None:  # to import it takes long, and few runs need it
+        raise DisbatchError(
+            "this Python cannot encrypt what goes between hosts: it was built without ssl",
+            "use another, or give --no-encryption",
+        )
+    return Credentials(*(new_secret(encrypted=not asked.no_encryption) for _ in fields(Credentials)))
 
 
 def _print_path(script: str) -> None:
@@ -244,7 +269,7 @@ def _begin_files(asked: DriverOptions) -> tuple[RunFiles, Recorder]:
             )
         files = RunFiles(prefix)
         _check_place_of_files(files.directory)
-        return files, Recorder(files.status)
+        return files, _recorder(files, asked)
     _check_place_of_files(prefix)
     while True:
         files = RunFiles(
@@ -256,10 +281,14 @@ def _begin_files(asked: DriverOptions) -> tuple[RunFiles, Recorder]:
             )
         )
         with suppress(NameTakenError):
-            recorder = Recorder(files.status)
+            recorder = _recorder(files, asked)
             if not os.path.lexists(files.status):
                 return files, recorder
             recorder.close()
+
+
+def _recorder(files: RunFiles, asked: DriverOptions) -> Recorder:
+    return Recorder(files.status, sync=None if asked.no_fsync else os.fdatasync)
 
 
 def _check_place_of_files(directory: str) -> None:
@@ -269,13 +298,10 @@ def _check_place_of_files(directory: str) -> None:
         raise DisbatchError(f"cannot write into {directory}, where the run's files go", "give another place with -p")
 
 
-def _write_script(files: RunFiles, asked: DriverOptions, public: Address, secret: bytes | None) -> None:
+def _write_script(files: RunFiles, asked: DriverOptions, public: Address, credentials: Credentials | None) -> None:
     joining = options.JoinOptions(files.unique_id, public, asked.log_level)
     text = runfiles.script_text(
-        disbatch_command(),
-        arguments_for(joining),
-        arguments_for(asked, INHERITED),
-        secret.decode() if secret else None,
+        disbatch_command(), arguments_for(joining), arguments_for(asked, INHERITED), credentials
     )
     write(files.script, text.encode(errors="surrogateescape"), 0o700)
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from disbatch import messages
 from disbatch.driver import events
 from disbatch.driver.fleet import Fleet
-from disbatch.driver.membership import CANCEL, Membership
+from disbatch.driver.membership import CANCEL, DRAIN, Membership
 from disbatch.errors import ExitStatus
-from disbatch.tasks import Barrier, PerEngineTask, Task
+from disbatch.records import replace
+from disbatch.tasks import LOST, Barrier, PerEngineTask, Task, lost_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from disbatch.driver.events import Command, Event, Item, Settings
     from disbatch.driver.fleet import Context, Engine
     from disbatch.taskfile import Complaint
+    from disbatch.tasks import Outcome
 
 READ_AHEAD = 256
 """Items asked for at a time, where the cylinders do not call for more."""
@@ -41,6 +43,8 @@ class RunPhase(Enum):
     WORKING = auto()
     FINISHING = auto()
     """Every task has ended; engines run STOP commands and leave."""
+    DRAINING = auto()
+    """The run is cut short; engines finish what runs there, run STOP commands and leave."""
     STOPPING = auto()
     """The run is cut short; engines end their tasks, run STOP commands and leave."""
     ENDED = auto()
@@ -87,6 +91,8 @@ class Controller:
         self.phase = RunPhase.WORKING
         self.can_be_resumed = True
         """Whether the same command, resuming, could get any further."""
+        self.told_to_end = False
+        """Whether somebody has ended the run, or drained it."""
         self.check_failed = False
         """Whether a CHECK has ended the run: it will again, unless what failed runs again."""
         self._commands: list[Command] = []
@@ -94,21 +100,29 @@ class Controller:
         self._now = self._clock = 0.0
         self._backlog: deque[Item] = deque()
         self._outstanding: dict[int, tuple[Task, Engine]] = {}
+        self._losses: dict[int, int] = {}
+        """How often tasks were lost with their engine that were, and have not ended."""
         self._new: dict[int, list[Task]] = {}
         self._per_engine_tasks: list[PerEngineTask] = []
         self._is_reading = False
         self._list_ended = False
         self.barriers_passed = 0
         self._barriers_ahead = 0
-        self._barrier_reached: float | None = None
+        self._barrier_reached: tuple[float, float] | None = None
+        """When it was, by the time of day and by the clock."""
         self._failed_since_barrier = 0
+        self._unwritten = False
+        """Whether something is recorded that is not in the status file yet: nothing may follow from it before it is."""
+        self._when_written: list[Command] = []
         self._exit_status = ExitStatus.OK
         self._patience_set = False
         self._handlers: dict[type, Callable[..., None]] = {
             events.ItemsRead: self._items_read,
             events.ReadingFailed: self._reading_failed,
-            events.RecordingFailed: self._cannot_go_on,
+            events.RecordsHeldBack: self._records_held_back,
+            events.RecordsWritten: self._records_written,
             events.SignalCame: self._signal_came,
+            events.DrainAsked: self._drain_asked,
             events.PatienceEnded: self._patience_ended,
             messages.CylindersFreed: self._cylinders_freed,
             messages.TasksEnded: self._tasks_ended,
@@ -127,6 +141,7 @@ class Controller:
         if self.phase is RunPhase.ENDED:
             return []
         self._now, self._clock = now, clock
+        self._membership.clock = clock
         self._handlers[type(event)](event)
         if isinstance(event, messages.FromEngine):
             self._note_heard(event.engine_rank)
@@ -150,6 +165,7 @@ class Controller:
         if engine is not None and engine.pid:  # or somebody says what is not his to say
             engine.came = self._now if engine.came is None else engine.came
             engine.heard = self._now
+            self._membership.hear(engine)
 
     def _take_commands(self) -> list[Command]:
         commands = self._commands.copy()
@@ -175,15 +191,12 @@ class Controller:
         self.can_be_resumed = not event.is_another
         self._stop(ExitStatus.FAILED, event.reason)
 
-    def _cannot_go_on(self, event: events.RecordingFailed) -> None:
-        self._stop(ExitStatus.FAILED, event.reason)
-
     def _advance(self) -> None:
         """Do all that the state allows; called after every event."""
-        if self.phase is RunPhase.WORKING:
+        if self.phase is RunPhase.WORKING and not self._unwritten:
             self._work_off_backlog()
             self._send_new_tasks()
-        if self.phase is RunPhase.WORKING:
+        if self.phase is RunPhase.WORKING and not self._unwritten:
             self._read_ahead()
             self._recall_held_tasks()
             if self._list_ended and not self._backlog:
@@ -198,7 +211,7 @@ class Controller:
                     why = self._membership.in_one_line("no engine is left to run the remaining tasks")
                     self._stop(ExitStatus.FAILED, why)
         self._membership.tell_news()
-        if self.phase in (RunPhase.FINISHING, RunPhase.STOPPING):
+        if self.phase in (RunPhase.FINISHING, RunPhase.DRAINING, RunPhase.STOPPING):
             self._end_if_alone()
 
     def _work_off_backlog(self) -> None:
@@ -218,6 +231,8 @@ class Controller:
             else:
                 self._complain(item)
             backlog.popleft()
+            if self._unwritten:
+                return
         if self._list_ended:
             self._membership.settle_per_engine_tasks(tuple(self._per_engine_tasks))
 
@@ -258,8 +273,8 @@ class Controller:
             if task_id in engine.tasks:
                 self.fleet.take_back(engine, task_id)
                 returned.append(self._outstanding.pop(task_id)[0])
+        self._give_back(returned)
         if self.phase is RunPhase.WORKING:
-            self._give_back(returned)
             self._dismiss_if_used_up(self.fleet.contexts[engine.context_rank])
 
     def _send_new_tasks(self) -> None:
@@ -270,7 +285,7 @@ class Controller:
     def _pass(self, barrier: Barrier) -> bool:
         """Whether all earlier tasks have ended, so that what is behind the barrier may start."""
         if self._barrier_reached is None:
-            self._barrier_reached = self._now
+            self._barrier_reached = (self._now, self._clock)
         if self._outstanding:
             return False
         if barrier.check and self._failed_since_barrier:
@@ -281,9 +296,10 @@ class Controller:
                 f"BARRIER CHECK in line {barrier.stream_index}: {failed} of the tasks before it failed",
             )
             return False
-        self._do(events.RecordBarrier(barrier, self._barrier_reached, self._now))
+        start, since = self._barrier_reached
+        self._write_down(events.RecordBarrier(barrier, start, start + self._clock - since))
         if barrier.key is not None:
-            self._do(events.AnnounceBarrier(barrier.key, barrier.task_id))
+            self._when_written.append(events.AnnounceBarrier(barrier.key, barrier.task_id))
         self.barriers_passed += 1
         self._barriers_ahead -= 1
         self._barrier_reached = None
@@ -324,16 +340,21 @@ class Controller:
                 continue  # it has been given to another engine since, whose report will count
             del self._outstanding[report.task_id]
             self.fleet.release(engine, report.task_id, report.outcome.elapsed, self._clock)
-            if report.outcome.interrupted and self.phase is RunPhase.WORKING:
-                interrupted.append(task)
+            outcome = report.outcome
+            if outcome.interrupted and not self._settings.requeue:
+                # Without a failure of its own it was cut short all the same, as `sleep 300; true` is.
+                return_code = outcome.return_code or LOST
+                self._record(task, engine, replace(outcome, interrupted=False, return_code=return_code))
+            elif outcome.interrupted and self.phase is RunPhase.WORKING:
+                interrupted.append(_next_attempt(task))
             else:
-                self._record(task, engine, report)
+                self._record(task, engine, outcome)
         if self.phase is RunPhase.WORKING:
             self._give_back(interrupted)
 
-    def _record(self, task: Task, engine: Engine, report: messages.TaskReport) -> None:
-        outcome = report.outcome
-        self._do(events.RecordTask(task, engine.node, outcome, abandoned=outcome.interrupted))
+    def _record(self, task: Task, engine: Engine, outcome: Outcome) -> None:
+        self._losses.pop(task.task_id, None)
+        self._write_down(events.RecordTask(task, engine.node, outcome, abandoned=outcome.interrupted))
         if outcome.interrupted:
             self.counts.interrupted += 1
             return
@@ -348,7 +369,7 @@ class Controller:
         engine = self.fleet.engine(event.engine_rank)
         if engine is None:
             return
-        self._do(events.RecordPerEngineTask(event.task, engine.node, event.outcome))
+        self._write_down(events.RecordPerEngineTask(event.task, engine.node, event.outcome))
         if event.outcome.failed and not event.outcome.interrupted:
             self._count_failure()
             task = event.task
@@ -375,23 +396,74 @@ class Controller:
         tasks.sort(key=lambda task: task.task_id, reverse=True)
         backlog.extendleft(tasks)
 
-    def _take_back_from(self, engine: Engine) -> None:
-        """Take what an engine held that has gone: to run elsewhere, or, in a run that ends, to stay without a line."""
+    def _take_back_from(self, engine: Engine, may_have_begun: bool) -> None:  # noqa: FBT001 - it is called in one place
+        """Take what an engine held that has gone: to run elsewhere, or, in a run that ends, to stay without a line.
+
+        What may have begun there and must not begin again, or has been lost too often, has failed.
+        """
         tasks = [self._outstanding.pop(task_id)[0] for task_id in engine.tasks]
+        if may_have_begun:
+            tasks = self._without_failed(engine, tasks)
         engine.tasks.clear()
         engine.lingering.clear()
         engine.prompt.clear()
+        self._give_back(tasks)
         if self.phase is RunPhase.WORKING:
-            self._give_back(tasks)
             self._dismiss_if_used_up(self.fleet.contexts[engine.context_rank])
+
+    def _without_failed(self, engine: Engine, tasks: list[Task]) -> list[Task]:
+        """Further attempts at those of the lost tasks that may have one; the others are recorded."""
+        if not self._settings.requeue:
+            for task in tasks:
+                self._record_lost(task, engine, "disbatch: lost with its engine, not run again (--no-requeue)")
+            return []
+        begun = set() if engine.on_purpose else set(engine.begun)
+        kept = []
+        for task in tasks:
+            losses = self._losses.get(task.task_id, 0) + (task.task_id in begun)
+            if losses >= self._settings.crash_limit > 0 and self.phase is RunPhase.WORKING:
+                self._tell(
+                    f"task {task.task_id} (line {task.stream_index}) was lost with its engine {_times(losses)}, "
+                    "and is given up"
+                )
+                self._record_lost(task, engine, f"disbatch: lost with its engine {_times(losses)}")
+            else:
+                if losses:
+                    self._losses[task.task_id] = losses
+                kept.append(_next_attempt(task))
+        return kept
+
+    def _record_lost(self, task: Task, engine: Engine, why: str) -> None:
+        self._record(task, engine, lost_outcome(why, self._now))
+
+    # Records.
+
+    def _write_down(self, record: Command) -> None:
+        """Have something recorded; `RecordsWritten` answers that, and until then nothing is given out."""
+        self._unwritten = True
+        self._do(record)
+
+    def _records_written(self, _event: events.RecordsWritten) -> None:
+        self._unwritten = False
+        self._commands += self._when_written
+        self._when_written.clear()
+
+    def _records_held_back(self, _event: events.RecordsHeldBack) -> None:
+        """Let nothing start that could wait, neither here nor at an engine."""
+        self._unwritten = True
+        for engine in self.fleet.listening:
+            if engine.may_be_given and engine.holds and not engine.recalled:
+                engine.recalled = True
+                self._do(events.SendToEngine(engine.rank, messages.ReturnTasks()))
 
     # The end.
 
     def _signal_came(self, event: events.SignalCame) -> None:
+        self.told_to_end = True
         if self.phase is RunPhase.STOPPING:
             self._hurry()
         elif self.phase is RunPhase.FINISHING:
-            self.can_be_resumed = False
+            self.can_be_resumed = self._unwritten  # or every task has its line
             what = "all tasks have ended; STOP commands and what tasks left behind may take a while"
             self._stop(event.exit_status, f"got {event.name}; {what} (again: at once)")
         elif self._outstanding:
@@ -400,6 +472,15 @@ class Controller:
             has_started = any(engine.assigned for engine in self.fleet.engines)
             when = "while no task ran" if has_started else "before any task had started"
             self._stop(event.exit_status, f"got {event.name} {when}")
+
+    def _drain_asked(self, event: events.DrainAsked) -> None:
+        if self.phase is not RunPhase.WORKING:
+            return
+        self.told_to_end = True
+        self.phase = RunPhase.DRAINING
+        what = "waiting for the tasks that run, and giving out no more" if self._outstanding else "no task runs"
+        self._tell(f"got {event.name}; {what}")
+        self._membership.close(*DRAIN)
 
     def _hurry(self) -> None:
         for engine in self.fleet.listening:
@@ -434,10 +515,25 @@ class Controller:
             self._patience_set = True
             self._do(events.WakeAfter(seconds, events.PatienceEnded()))
 
+    @property
+    def _all_have_ended(self) -> bool:
+        """Whether every task of the list has its line."""
+        return self._list_ended and not (self._backlog or self._outstanding or self.counts.interrupted)
+
     def _patience_ended(self, _event: events.PatienceEnded) -> None:
         self._end()
 
     def _end(self) -> None:
-        complete = self.phase is RunPhase.FINISHING
+        complete = self.phase is RunPhase.FINISHING or (self.phase is RunPhase.DRAINING and self._all_have_ended)
+        if self.phase is RunPhase.DRAINING and not complete:
+            self._exit_status = ExitStatus.FAILED
         self.phase = RunPhase.ENDED
         self._do(events.EndRun(self.exit_status, complete=complete))
+
+
+def _next_attempt(task: Task) -> Task:
+    return replace(task, attempt=task.attempt + 1)
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

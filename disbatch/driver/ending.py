@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from disbatch.errors import DisbatchError, ExitStatus
+from disbatch.errors import DisbatchError
 from disbatch.options import RESUME_ADVICE
 from disbatch.terminal import tell
 from disbatch.values import shell_word
@@ -23,21 +23,21 @@ def close(recorder: Recorder, path: str, cut_short: EarlierRuns | None = None) -
     `cut_short`: the earlier runs of one that has not gone to its end. What they know of tasks that it has not come to
     is written down, too: the same command is to find in this file alone all that it has found before.
     """
-    all_recorded = True
+    failures: list[Exception] = []
     if cut_short is not None:
         try:
             with open(path, "rb") as recorded:
                 recorder.add_all(cut_short.lines_still_true(recorded))
         except (DisbatchError, OSError) as error:
-            tell(str(error))
-            all_recorded = False
+            failures.append(error)
     try:
         recorder.close()
     except DisbatchError as error:
-        if all_recorded:
-            tell(str(error))
-        return False
-    return all_recorded
+        failures.append(error)
+    if failures:
+        missing = recorder.unwritten
+        tell(f"{failures[0]}{f'; lines missing in it: {missing}' if missing else ''}")
+    return not failures
 
 
 def sum_up(
@@ -45,7 +45,6 @@ def sum_up(
     status_file: str,
     resume_command: Callable[..., str],
     *,
-    exit_status: int,
     complete: bool,
     resumed: bool,
     retry: bool,
@@ -54,12 +53,12 @@ def sum_up(
 
     `resumed` and `retry` are what the user has asked for.
     """
-    by_signal = exit_status in (ExitStatus.INTERRUPTED, ExitStatus.TERMINATED)
     if not any(vars(controller.counts).values()):
         if complete:
             tell("No tasks to run.")
             return
-        if not (resumed or by_signal or any(engine.came is not None for engine in controller.fleet.engines)):
+        somebody_came = any(engine.came is not None for engine in controller.fleet.engines)
+        if not (resumed or controller.told_to_end or somebody_came):
             return  # what has kept the run from beginning has been told, and is all there is to tell
     tell(f"{controller.counts.in_words}; status file: {shell_word(status_file)}")
     if not complete and controller.can_be_resumed:

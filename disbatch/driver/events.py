@@ -5,7 +5,7 @@ Pure. Events are named in the past tense, commands in the imperative.
 
 from __future__ import annotations
 
-from disbatch.messages import ToContext, ToDriver, ToEngine
+from disbatch.messages import Lease, Order, ToContext, ToDriver, ToEngine
 from disbatch.records import record
 from disbatch.taskfile import Complaint
 from disbatch.tasks import Barrier, Outcome, PerEngineTask, Task
@@ -39,6 +39,21 @@ class Settings:
     startup_only: bool = False
     exit_code: bool = False
     fail_fast: bool = False
+    requeue: bool = True
+    crash_limit: int = 3
+    heartbeat: float = 10.0
+    heartbeat_patience: float = 60.0
+
+    @property
+    def lease(self) -> Lease:
+        """What members keep to, so that nothing of them runs any more when they are waited for no longer."""
+        patience = self.heartbeat_patience
+        return Lease(self.heartbeat, LEASE_SHARE * patience, GRACE_SHARE * patience)
+
+
+LEASE_SHARE = 0.75
+GRACE_SHARE = 0.1
+"""Shares of the driver's patience that a lease takes, and ending what runs then; the rest is for slow machines."""
 
 
 # Events.
@@ -61,24 +76,34 @@ class ReadingFailed:
 
 
 @record
-class RecordingFailed:
-    """The status file cannot be written."""
-
-    reason: str
+class RecordsWritten:
+    """All that was recorded is in the status file; it answers records, those of one turn together."""
 
 
 @record
-class EngineLost:
-    """The connection to an engine has ended without a goodbye."""
-
-    engine_rank: int
+class RecordsHeldBack:
+    """The status file cannot be written; `RecordsWritten` comes when it can."""
 
 
 @record
-class ContextLost:
-    """The connection to a context has ended without a goodbye."""
+class MemberCut:
+    """The connection to an engine or a context has ended without a goodbye; it may get another."""
 
-    token: str
+    name: str
+
+
+@record
+class MemberRejoined:
+    """An engine or a context that was cut off has another connection."""
+
+    name: str
+
+
+@record
+class MemberHeard:
+    """An engine or a context has said that it is there."""
+
+    name: str
 
 
 @record
@@ -98,17 +123,32 @@ class SignalCame:
 
 
 @record
+class DrainAsked:
+    """Somebody wants the run to end when what runs has ended; the name of the signal that says so."""
+
+    name: str
+
+
+@record
+class PauseBegan:
+    """The driver is about to stop, until somebody lets it go on."""
+
+
+@record
+class PauseEnded:
+    """It has been let go on."""
+
+
+@record
 class EngineOverdue:
-    """What had started an engine ended a while ago, and the engine has not said goodbye."""
+    """An engine that is no more, or is not waited for, has had time for a goodbye that was on its way."""
 
     engine_rank: int
 
 
 @record
-class TasksCouldBeGivenBack:
-    """The tasks of a lost engine have ended by now, wherever it is."""
-
-    engine_rank: int
+class SilenceToBeJudged:
+    """It is time to look who has not been heard for too long."""
 
 
 @record
@@ -118,15 +158,21 @@ class PatienceEnded:
 
 Event = (
     ToDriver
+    | Order
     | ItemsRead
     | ReadingFailed
-    | RecordingFailed
-    | EngineLost
-    | ContextLost
+    | RecordsWritten
+    | RecordsHeldBack
+    | MemberCut
+    | MemberRejoined
+    | MemberHeard
     | OwnContextEnded
     | SignalCame
+    | DrainAsked
+    | PauseBegan
+    | PauseEnded
     | EngineOverdue
-    | TasksCouldBeGivenBack
+    | SilenceToBeJudged
     | PatienceEnded
 )
 
@@ -163,6 +209,13 @@ class SendToEngine:
 
 
 @record
+class ForgetMember:
+    """End the connection of an engine or a context, if it has one, and refuse it when it comes back."""
+
+    name: str
+
+
+@record
 class RecordTask:
     """Write down how a task ended; `abandoned` when the run had given it up, so that a resume runs it again."""
 
@@ -183,7 +236,7 @@ class RecordPerEngineTask:
 
 @record
 class RecordBarrier:
-    """Write down that a barrier was passed; times are seconds since the epoch."""
+    """Write down that a barrier was passed; times are seconds since the epoch, the end by what has passed since."""
 
     barrier: Barrier
     start: float
@@ -233,6 +286,7 @@ Command = (
     | StartContext
     | SendToContext
     | SendToEngine
+    | ForgetMember
     | RecordTask
     | RecordPerEngineTask
     | RecordBarrier

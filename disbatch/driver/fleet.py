@@ -33,8 +33,6 @@ class EngineStage(Enum):
     """It takes tasks."""
     LEAVING = auto()
     """It has been told to finish or to cancel."""
-    LOST = auto()
-    """Its connection broke; its tasks may still run for a moment."""
     GONE = auto()
     """It holds nothing and is not coming back."""
 
@@ -56,17 +54,16 @@ _WEIGHT = 0.1
 class Engine:
     """One engine.
 
-    `tasks` are the ids of those it has been given and not reported; those of them in `lingering` need no cylinder any
-    more, only their reports are still to come. `average` is of what its tasks took (s), infinite at first; `lag` (s) is
-    what passes besides until their end is known here, where they could start at once: the way there and back, and the
-    delay of reports.
-    `prompt` are such tasks, each with the time when it was given.
-    `recalled` while it is asked for the tasks that wait there; `paused` when its context must not be given any more;
-    `retires`: whether it ends, and its node is given back, as soon as nothing is left for it.
-    `nothing_runs` when all of its processes have ended for
-    sure, although what it has said may not have been heard to its end. `assigned`, `finished` and `failed` count tasks;
-    `host` and `pid` are what it says of itself, `came` and `heard` when it did so first and last (seconds since the
-    epoch).
+    `tasks` are the ids of those it has been given and not reported, in the order in which it was given them; those of
+    them in `lingering` need no cylinder any more, only their reports are still to come. `average` is of what its tasks
+    took (s), infinite at first; `lag` (s) is what passes besides until their end is known here, where they could start
+    at once: the way there and back, and the delay of reports. `prompt` are such tasks, each with the time when it was
+    given. `recalled` while it is asked for the tasks that wait there; `paused` when its context must not be given any
+    more; `retires`: whether it ends, and its node is given back, as soon as nothing is left for it. `cut` while its
+    connection is broken; `nothing_runs` when all of its processes have ended for sure, although what it has said may
+    not have been heard to its end; `on_purpose` when somebody wants it to end. `heard_at` is when it was heard last, by
+    a clock that never jumps. `assigned`, `finished` and `failed` count tasks; `host` and `pid` are what it says of
+    itself, `came` and `heard` when it did so first and last (seconds since the epoch).
     """
 
     def __init__(self, rank: int, context_rank: int, node: str, cylinders: int, cores_per_cylinder: int) -> None:
@@ -76,7 +73,7 @@ class Engine:
         self.cylinders = cylinders
         self.cores_per_cylinder = cores_per_cylinder
         self.stage = EngineStage.EXPECTED
-        self.tasks: set[int] = set()
+        self.tasks: dict[int, None] = {}
         self.lingering: set[int] = set()
         self.average = math.inf
         self.lag = 0.0
@@ -84,7 +81,10 @@ class Engine:
         self.recalled = False
         self.paused = False
         self.retires = False
+        self.cut = False
         self.nothing_runs = False
+        self.on_purpose = False
+        self.heard_at = 0.0
         self.assigned = 0
         self.finished = 0
         self.failed = 0
@@ -106,7 +106,7 @@ class Engine:
     @property
     def may_be_given(self) -> bool:
         """Whether it takes tasks, and may have more of them."""
-        return self.stage is EngineStage.SERVING and not self.paused
+        return self.stage is EngineStage.SERVING and not (self.paused or self.cut)
 
     @property
     def may_hold_more(self) -> bool:
@@ -129,8 +129,15 @@ class Engine:
 
     @property
     def may_lose_tasks(self) -> bool:
-        """Whether tasks that it has may run elsewhere in the end: it leaves, is lost, or has some that wait."""
-        return bool(self.tasks) and (self.stage is not EngineStage.SERVING or self.recalled or self.holds)
+        """Whether tasks that it has may run elsewhere in the end: it leaves, is cut off, or has some that wait."""
+        is_sure = self.stage is EngineStage.SERVING and not (self.cut or self.recalled or self.holds)
+        return bool(self.tasks) and not is_sure
+
+    @property
+    def begun(self) -> list[int]:
+        """Tasks that it has begun, as far as is known here: those given first, and that no others wait behind them."""
+        needing = [task_id for task_id in self.tasks if task_id not in self.lingering]
+        return [*self.lingering, *needing[: self.cylinders]]
 
     @property
     def can_hear(self) -> bool:
@@ -142,7 +149,8 @@ class Context:
     """One context and the ranks of its engines.
 
     `given` counts the tasks that its engines were given and have not returned, `task_limit` is how many that may
-    become; 0 is no limit.
+    become; 0 is no limit. `cut` while its connection is broken; `has_ended` when its process has, for sure. `heard_at`
+    is as for an engine.
     """
 
     def __init__(self, rank: int, label: str, engines: tuple[int, ...], came: ContextCame) -> None:
@@ -160,6 +168,9 @@ class Context:
         self.paused = False
         self.dismissed = False
         self.gone = False
+        self.cut = False
+        self.has_ended = False
+        self.heard_at = 0.0
 
     @property
     def has_enough(self) -> bool:
@@ -195,6 +206,12 @@ class _Turns:
         self._ranks.discard(engine.rank)
 
 
+def _file_names(label: str, came: ContextCame) -> set[str]:
+    """What the names of a context's files begin with, and of those that take what its launchers print."""
+    own = file_name(label)
+    return {f"{own}.", *(f"{own}_{file_name(node.name)}_" for node in came.nodes)}
+
+
 class Fleet:
     """Everything that has ever joined the run, by rank."""
 
@@ -203,6 +220,7 @@ class Fleet:
         self.engines: list[Engine] = []
         self.cylinders = 0
         """Cylinders of all engines that take tasks."""
+        self._file_names: set[str] = set()
         self._with_room = _Turns(attrgetter("has_room"))
         self._may_hold = _Turns(attrgetter("may_hold_more"))
         self._holding: dict[int, Engine] = {}
@@ -215,8 +233,10 @@ class Fleet:
         """Take a context in, with an expected engine for each node that it offers."""
         rank = len(self.contexts)
         label = came.label or f"{came.system}{rank}"
-        while any(file_name(context.label) == file_name(label) for context in self.contexts):
-            label = f"{label}_{rank}"  # two contexts of one name would write to the same files
+        # Two contexts of one name would write to the same files; so would `a` with a node `b_c` and `a_b` with `c`.
+        while not self._file_names.isdisjoint(_file_names(label, came)):
+            label = f"{label}_{rank}"
+        self._file_names |= _file_names(label, came)
         first = len(self.engines)
         for number, offer in enumerate(came.nodes, first):
             self.engines.append(Engine(number, rank, offer.name, offer.cylinders, offer.cores_per_cylinder))
@@ -283,7 +303,7 @@ class Fleet:
         """Note that the engine has been given a task, at that time (monotonic, s); the context that it belongs to."""
         if engine.wanting_cylinders < engine.cylinders:
             engine.prompt[task_id] = clock
-        engine.tasks.add(task_id)
+        engine.tasks[task_id] = None
         engine.assigned += 1
         self._queue(engine)
         context = self.contexts[engine.context_rank]
@@ -316,7 +336,7 @@ class Fleet:
 
     def release(self, engine: Engine, task_id: int, elapsed: float | None = None, clock: float = 0.0) -> None:
         """Note that the engine has a task no longer; `elapsed` (s) is what it took, where it was run to its end."""
-        engine.tasks.discard(task_id)
+        engine.tasks.pop(task_id, None)
         given = engine.prompt.pop(task_id, None)
         if elapsed is not None:
             known = elapsed if engine.average == math.inf else engine.average
@@ -332,6 +352,11 @@ class Fleet:
         if task_id in engine.tasks:
             engine.lingering.add(task_id)
             self._queue(engine)
+
+    def cut_off(self, engine: Engine, *, cut: bool) -> None:
+        """Note that the connection to an engine is broken, or is there again."""
+        engine.cut = cut
+        self._queue(engine)
 
     def recall_answered(self, engine: Engine) -> None:
         """Note that the engine has returned the tasks that it was asked for; it may hold others from now on."""

@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING
 
 from disbatch import descriptors, messages, statusfile
 from disbatch.driver import events, snapshot
+from disbatch.driver.clerk import Clerk
+from disbatch.driver.correspondence import Correspondence
 from disbatch.driver.publisher import Publisher
 from disbatch.driver.store import OtherStore, OwnStore
 from disbatch.errors import DisbatchError, ExitStatus, MessageError
 from disbatch.kvsstcp import wire
+from disbatch.kvsstcp.complaints import Complaints
 from disbatch.kvsstcp.server import Server
 from disbatch.launching import Launched
 from disbatch.records import record
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from disbatch.driver.controller import Controller
     from disbatch.driver.feeder import Feeder
@@ -32,7 +35,11 @@ if TYPE_CHECKING:
     from disbatch.driver.store import PublicStore
     from disbatch.driver.submissions import Submissions
     from disbatch.eventloop import EventLoop
+    from disbatch.kvsstcp.rights import Rights
     from disbatch.log import Log
+
+PAUSE_NOTICE = 0.1
+"""Seconds given to the word that the driver stops until it does."""
 
 FAREWELL_LIMIT = 2.0
 """Seconds that the last messages may take to be sent."""
@@ -75,44 +82,48 @@ class DriverLoop:
     ) -> None:
         self._loop = loop
         self._controller = controller
-        self._recorder = recorder
+        self._clerk = Clerk(loop, recorder, self._tell_user, on_recorded, self._held_back, self._written)
         self._job = job
         self._own_context = own_context
         self._log = log
+        self._complaints = Complaints(log.warning, loop.now)
         self._tell = tell
-        self._on_recorded = on_recorded
         self._server: Server | None = None
         self._stores: list[PublicStore] = []
         self._publisher = Publisher(loop, self._publish)
         self._feeder: Feeder | Submissions | None = None
         self._inbox: deque[events.Event] = deque()
-        self._peers: dict[int, events.EngineLost | events.ContextLost] = {}
-        self._known: set[events.EngineLost | events.ContextLost] = set()
-        """What stands in `_peers`, to be found there among thousands."""
+        self._correspondence: Correspondence | None = None
         self._context_process: Launched | None = None
         self._host = os.uname().nodename
         self._pid = os.getpid()
         self._end: events.EndRun | None = None
-        self._lines: list[bytes] = []
-        """What is not in the status file yet."""
         self._former_limit = descriptors.make_room(descriptors.MANY)  # a connection for each engine
         # From the beginning: a signal may come before anything else does.
         self._loop.on_request_to_end(
             lambda number: self.happened(events.SignalCame(number.name, EXIT_STATUS_OF_SIGNAL[number]))
         )
+        self._loop.on_signal(signal.SIGUSR1, lambda: self.happened(events.DrainAsked(signal.SIGUSR1.name)))
+        self._pause_asked = False
+        self._loop.on_request_to_stop(self._ask_for_pause)
         self._loop.on_signal(signal.SIGCHLD, self._check_own_context)
 
-    def serve(self, listening: socket.socket, secret: bytes | None) -> None:
-        """Open the key-value store of the run on a socket that listens already."""
+    def serve(self, listening: socket.socket, secrets: Mapping[bytes, Rights] | None) -> None:
+        """Open the key-value store of the run on a socket that listens already, to those who know one of `secrets`.
+
+        None lets anyone in.
+        """
         self._server = Server(
             self._loop.selector,
             listening,
-            secret=secret,
+            secret=secrets,
             on_disconnect=self._peer_gone,
-            on_down=lambda: self._log.warning("a client asked the key-value store to shut down; it serves this run"),
+            on_down=lambda: self._complaints.say("a client asked the key-value store to shut down; it serves this run"),
             log=self._log.warning,
         )
+        self._correspondence = Correspondence(self._job, self._server)
         self._server.listen(messages.driver_key(self._job), self._message_came)
+        self._server.listen(messages.orders_key(self._job), self._order_came)
         self._open(OwnStore(self._server))
 
     def use_store(self, connected: socket.socket, replacing: socket.socket, where: str) -> None:
@@ -145,20 +156,49 @@ class DriverLoop:
                 self._turn(0.0 if self._inbox else None)
         return self._end
 
-    def serve_until(self, is_over: Callable[[], bool]) -> events.SignalCame | None:
-        """Serve the store, when the run has ended, to those who still read from it; the signal that has ended that."""
+    def serve_until(self, is_over: Callable[[], bool], limit: float | None = None) -> events.SignalCame | None:
+        """Serve the store, when the run has ended, to those who still read from it; the signal that has ended that.
+
+        For `limit` seconds at most, if there is one.
+        """
+        deadline = None if limit is None else self._loop.now() + limit
         while not is_over():
             for event in self._inbox:
                 if isinstance(event, events.SignalCame):
                     return event
             self._inbox.clear()
-            self._turn(None)
+            left = None if deadline is None else deadline - self._loop.now()
+            if left is not None and left <= 0:
+                break
+            self._turn(left)
         return None
+
+    def settle(self, limit: float | None) -> events.SignalCame | None:
+        """Wait until the status file is complete and on disk; otherwise as `serve_until`."""
+        self._clerk.hurry()
+        return self.serve_until(lambda: self._clerk.is_settled, limit)
 
     def _turn(self, timeout: float | None) -> None:
         assert self._server is not None  # noqa: S101 - `serve` comes before `run`
         strangers = self._server.expire(self._loop.now())
+        if strangers is not None and timeout is not None:
+            timeout = min(strangers, timeout)
         self._loop.turn(strangers if timeout is None else timeout)
+        if self._pause_asked:
+            self._pause_asked = False
+            self._pause()
+
+    def _ask_for_pause(self) -> None:
+        self._pause_asked = True  # between two turns: others are to be told before, which takes turns itself
+
+    def _pause(self) -> None:
+        """Stop, everybody having been told, and tell them again when somebody has let this process go on."""
+        self._perform(self._controller.handle(events.PauseBegan(), time.time(), self._loop.now()))
+        deadline = self._loop.now() + PAUSE_NOTICE
+        while (left := deadline - self._loop.now()) > 0:
+            self._loop.turn(left)
+        self._loop.stop()
+        self._perform(self._controller.handle(events.PauseEnded(), time.time(), self._loop.now()))
 
     def _handle_inbox(self) -> None:
         commands: list[events.Command] = []
@@ -166,11 +206,17 @@ class DriverLoop:
         while self._inbox:
             commands += self._controller.handle(self._inbox.popleft(), now, clock)
             self._publisher.changed()
-        if commands:  # or a status file that cannot be written would be tried again, and complained of, without a pause
-            self._perform(commands)
+        while commands:
+            has_recorded = self._perform(commands)
+            commands = self._controller.handle(events.RecordsWritten(), now, clock) if has_recorded else []
 
     def _publish(self) -> None:
-        """Post the state of the run in its own store, for the script of the run, and in one that programs share."""
+        """Post the state of the run in its own store, for the script of the run, and in one that programs share.
+
+        It tells how many tasks have ended: while their lines wait for the disk it stays as it was.
+        """
+        if self._clerk.holds_back:
+            return
         import json  # noqa: PLC0415 - a run that is over before it first posts its state need not wait for that
 
         state = json.dumps(snapshot.state(self._controller, time.time())).encode()
@@ -179,38 +225,51 @@ class DriverLoop:
 
     # Events.
 
+    def _order_came(self, tag: bytes, value: bytes, peer: int | None) -> None:
+        try:
+            order = messages.decode(value, tag)
+        except MessageError as error:
+            self._complaints.say(f"ignored what peer {peer} sent: {error}")
+            return
+        if isinstance(order, messages.Order):
+            self.happened(order)
+        else:
+            self._complaints.say(f"ignored what peer {peer} sent: {type(order).__name__} is no order")
+
     def _message_came(self, tag: bytes, value: bytes, peer: int | None) -> None:
+        message: messages.Message | None
         try:
             message = messages.decode(value, tag)
         except MessageError as error:
-            self._log.warning("ignored what peer %s sent: %s", peer, error)
-            return
+            message = messages.newcomer(value)
+            if message is None:
+                self._complaints.say(f"ignored what peer {peer} sent: {error}")
+                return
         if not isinstance(message, messages.ToDriver):
-            self._log.warning("ignored what peer %s sent: %s is not for the driver", peer, type(message).__name__)
+            self._complaints.say(f"ignored what peer {peer} sent: {type(message).__name__} is not for the driver")
             return
         if peer is not None:
-            self._remember(peer, message)
-        self.happened(message)
+            self._heard(peer, message)
+        elif not isinstance(message, messages.Beat | messages.Rejoined):
+            self.happened(message)
 
-    def _remember(self, peer: int, message: messages.Message) -> None:
-        """Know by its connection who has gone, when that breaks."""
-        loss: events.EngineLost | events.ContextLost
-        if isinstance(message, messages.EngineCame):
-            loss = events.EngineLost(message.engine_rank)
-        elif isinstance(message, messages.ContextCame):
-            loss = events.ContextLost(message.token)
-        else:
+    def _heard(self, peer: int, message: messages.ToDriver) -> None:
+        assert self._server is not None  # noqa: S101 - messages come through it
+        assert self._correspondence is not None  # noqa: S101
+        try:
+            event = self._correspondence.heard(peer, message)
+        except MessageError as error:
+            self._complaints.say(f"ended the connection of peer {peer}: {error}")
+            self._server.disconnect(peer)
             return
-        # The first one is who it says; no end of another may pass for its own, and nobody is two.
-        if loss not in self._known and peer not in self._peers:
-            self._known.add(loss)
-            self._peers[peer] = loss
+        if event is not None:
+            self.happened(event)
 
     def _peer_gone(self, peer: int) -> None:
-        lost = self._peers.pop(peer, None)
-        if lost is not None:
-            self._known.discard(lost)
-            self.happened(lost)
+        assert self._correspondence is not None  # noqa: S101 - it is there as long as the server is
+        cut = self._correspondence.gone(peer)
+        if cut is not None:
+            self.happened(cut)
 
     def _check_own_context(self) -> None:
         process = self._context_process
@@ -222,27 +281,27 @@ class DriverLoop:
 
     # Commands.
 
-    def _perform(self, commands: Sequence[events.Command]) -> None:
+    def _perform(self, commands: Sequence[events.Command]) -> bool:
+        """Do what the controller asks for; whether records are among it, and all of them are in the status file."""
+        are_records = False
         others: list[events.Command] = []
         for command in commands:
             line = self._line_for(command)
             if line is None:
                 others.append(command)
             else:
-                self._recorder.add(line)
-                self._lines.append(line)
-        try:
-            self._recorder.flush()
-        except DisbatchError as error:
-            self.happened(events.RecordingFailed(str(error)))
-        else:
-            if self._lines and self._on_recorded is not None:
-                self._on_recorded(self._lines)
-            self._lines = []
+                self._clerk.add(line)
+                are_records = True
+        all_written = self._clerk.write()
         for command in others:
-            # What is not in the file is not announced either.
-            if not (self._lines and isinstance(command, events.AnnounceBarrier)):
-                self._do(command)
+            self._do(command)
+        return are_records and all_written
+
+    def _held_back(self) -> None:
+        self.happened(events.RecordsHeldBack())
+
+    def _written(self) -> None:
+        self._inbox.appendleft(events.RecordsWritten())  # what is told behind it may be recorded, and not be written
 
     def _line_for(self, command: events.Command) -> bytes | None:
         if isinstance(command, events.RecordTask):
@@ -250,35 +309,33 @@ class DriverLoop:
         if isinstance(command, events.RecordPerEngineTask):
             return statusfile.per_engine_line(command.task, command.node, command.outcome)
         if isinstance(command, events.RecordBarrier):
-            end = max(command.start, command.end)  # whatever became of the clock meanwhile
-            return statusfile.barrier_line(command.barrier, self._host, self._pid, command.start, end)
+            return statusfile.barrier_line(command.barrier, self._host, self._pid, command.start, command.end)
         return None
 
     def _do(self, command: events.Command) -> None:
         assert self._server is not None  # noqa: S101 - `serve` and `run` come before
         assert self._feeder is not None  # noqa: S101
-        if isinstance(command, events.SendToEngine):
-            key = messages.engine_key(self._job, command.engine_rank)
-            # An engine takes one value in the time of a round trip, however long that is: all there is goes into one.
-            self._server.put_behind(key, messages.TAG, messages.encode(command.message))
+        assert self._correspondence is not None  # noqa: S101
+        if isinstance(command, (events.SendToEngine, events.SendToContext, events.ForgetMember)):
+            self._correspondence.perform(command)
         elif isinstance(command, events.ReadItems):
             self._feeder.read(command.limit)
-        elif isinstance(command, events.SendToContext):
-            key = messages.context_key(self._job, command.token)
-            self._server.put(key, messages.TAG, messages.encode(command.message))
         elif isinstance(command, events.AnnounceBarrier):
             self.store.put(command.key, wire.ASTR, b"%d" % command.task_id)
         elif isinstance(command, events.NoteInLog):
             self._log.info("%s", command.text)
         elif isinstance(command, events.TellUser):
-            self._log.error("%s", command.text)
-            self._tell(command.text)
+            self._tell_user(command.text)
         elif isinstance(command, events.StartContext):
             self._start_context()
         elif isinstance(command, events.WakeAfter):
             self._loop.after(command.seconds, partial(self.happened, command.event))
         elif isinstance(command, events.EndRun):
             self._end = command
+
+    def _tell_user(self, text: str) -> None:
+        self._log.error("%s", text)
+        self._tell(text)
 
     def _start_context(self) -> None:
         own = self._own_context
@@ -292,6 +349,7 @@ class DriverLoop:
 
     def close(self) -> None:
         """Send what is still to be sent, and serve no longer."""
+        self._clerk.close()
         if self._server is None:
             return
         self._publisher.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from disbatch import messages
 from disbatch.driver import events
-from disbatch.driver.fleet import EngineStage
+from disbatch.driver.fleet import Context, EngineStage
 from disbatch.managers.ssh import SSH_FAILED
 from disbatch.values import shell_word
 
@@ -18,14 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from disbatch.driver.events import Command, Settings
-    from disbatch.driver.fleet import Context, Engine, Fleet
+    from disbatch.driver.fleet import Engine, Fleet
     from disbatch.tasks import PerEngineTask
 
 GRACE = 5.0
 """Seconds between TERM and KILL for tasks that a run, or a context that is told to end, ends."""
-
-GIVE_BACK_AFTER = 10.0
-"""Seconds until the tasks of a lost engine run elsewhere: longer than it takes to end them when it loses the driver."""
 
 DRAIN = (messages.ReturnTasks(), messages.FinishEngine())
 """What an engine is told that is to finish what runs; what only waits there can start elsewhere."""
@@ -34,7 +31,13 @@ CANCEL = (messages.CancelEngine(GRACE, stop_commands=True),)
 """What an engine is told that is to end what runs."""
 
 GOODBYE_PATIENCE = 5.0
-"""Seconds that the goodbye of an engine may be on its way when what had started it has ended."""
+"""Seconds that the goodbye of an engine may be on its way when all of it has ended, or the run does."""
+
+SILENT_HOST = 35.0
+"""Seconds within which TCP tells that a host is silent, and some more; see `kvsstcp.endpoint`."""
+
+LOOKS = 20
+"""How often in the time of the driver's patience it is looked who is silent."""
 
 OWN_TOKEN = "own"  # noqa: S105 - it names the context, and lets nobody in
 """Token of the context that the driver starts itself."""
@@ -43,11 +46,12 @@ OWN_TOKEN = "own"  # noqa: S105 - it names the context, and lets nobody in
 class Membership:
     """Who belongs to the run, as long as it is `open`; closed, it refuses whoever comes.
 
-    `do` takes each command, `on_gone` each engine that has gone, with tasks to its name or without.
+    `do` takes each command; `on_gone` each engine that has gone, with tasks to its name or without, and whether some of
+    them may have begun. `clock` (s) is to be set before an event is handed over.
     """
 
     def __init__(
-        self, settings: Settings, fleet: Fleet, do: Callable[[Command], None], on_gone: Callable[[Engine], None]
+        self, settings: Settings, fleet: Fleet, do: Callable[[Command], None], on_gone: Callable[[Engine, bool], None]
     ) -> None:
         self._settings = settings
         self._fleet = fleet
@@ -62,21 +66,30 @@ class Membership:
         self._told_to_add = False
         self._told_to_have_ended: set[int] = set()
         self._news: list[str] = []
+        self.clock = 0.0
+        self._looked_at: float | None = None
         self.handlers: dict[type, Callable[..., None]] = {
-            events.EngineLost: self._engine_lost,
-            events.ContextLost: self._context_lost,
+            events.MemberCut: self._member_cut,
+            events.MemberRejoined: self._member_rejoined,
+            events.MemberHeard: self._member_heard,
+            events.SilenceToBeJudged: self._judge_silence,
             events.OwnContextEnded: self._own_context_ended,
             events.EngineOverdue: self._engine_overdue,
-            events.TasksCouldBeGivenBack: self._has_ended_by_now,
+            events.PauseBegan: self._pause_began,
+            events.PauseEnded: self._pause_ended,
             messages.ContextCame: self._context_came,
             messages.ContextFailed: self._context_failed,
             messages.ContextToldToEnd: self._context_told_to_end,
+            messages.ContextToldToDrain: self._context_told_to_drain,
             messages.ContextLeft: self._context_left,
             messages.EngineProcessEnded: self._engine_process_ended,
+            messages.EngineCleared: self._engine_cleared,
             messages.EngineCame: self._engine_came,
             messages.EngineUnfit: self._engine_unfit,
+            messages.EngineToldToEnd: self._engine_told_to_end,
             messages.EngineReady: self._engine_ready,
             messages.CylindersChanged: self._cylinders_changed,
+            messages.EngineToldToDrain: self._engine_told_to_drain,
             messages.EngineLeft: self._engine_left,
             messages.StopEngine: self._engine_to_stop,
             messages.StopContext: self._context_to_stop,
@@ -127,6 +140,9 @@ class Membership:
     def close(self, *farewell: messages.ToEngine) -> None:
         """Let nobody in any more, and send everybody away."""
         self._open = False
+        for engine in self._fleet.listening:
+            if engine.cut:
+                self._do(events.WakeAfter(GOODBYE_PATIENCE, events.EngineOverdue(engine.rank)))
         for context in self._fleet.contexts:
             self._end_context(context, *farewell)
 
@@ -149,6 +165,28 @@ class Membership:
     def _note(self, text: str) -> None:
         self._do(events.NoteInLog(text))
 
+    # The driver is silent for a while.
+
+    def _pause_began(self, _event: events.PauseBegan) -> None:
+        self._note("stopped by a signal; goes on when it is let")
+        self._tell_everybody(messages.DriverPauses())
+
+    def _pause_ended(self, _event: events.PauseEnded) -> None:
+        self._note("goes on")
+        self._tell_everybody(messages.DriverGoesOn())
+        # Who is cut off by now has learned of neither: its lease ends when TCP tells that the connection has broken.
+        for engine in self._fleet.listening:
+            engine.heard_at = self.clock + SILENT_HOST
+        for context in self._fleet.contexts:
+            context.heard_at = self.clock + SILENT_HOST
+
+    def _tell_everybody(self, message: messages.ToBoth) -> None:
+        for context in self._fleet.contexts:
+            if not context.gone:
+                self._do(events.SendToContext(context.token, message))
+        for engine in self._fleet.listening:
+            self._do(events.SendToEngine(engine.rank, message))
+
     # Contexts.
 
     def _context_came(self, event: messages.ContextCame) -> None:
@@ -166,7 +204,8 @@ class Membership:
             self._own_context_pending = False
         self._told_to_add = False
         context = self._fleet.admit_context(event)
-        admission = messages.ContextAdmitted(context.rank, context.label, context.engines)
+        self.hear(context)
+        admission = messages.ContextAdmitted(context.rank, context.label, context.engines, self._settings.lease)
         self._do(events.SendToContext(event.token, admission))
         nodes = ", ".join(f"engine {rank} on {self._fleet.engines[rank].node}" for rank in context.engines)
         self._note(f"context {context.label} of {event.host}, pid {event.pid}, has come: {nodes}")
@@ -189,6 +228,11 @@ class Membership:
         if self._own_context_pending and self._open:
             self._own_context_pending = False
             self._tell(f"the context ended with {event.return_code} before it had joined the run: {event.last_words}")
+        context = self._fleet.context_with(OWN_TOKEN)
+        if context is not None and not context.gone:
+            context.has_ended = True
+            if context.cut:  # or what it has said last may still come
+                self._context_lost(context)
 
     def _context_told_to_end(self, event: messages.ContextToldToEnd) -> None:
         if not 0 <= event.context_rank < len(self._fleet.contexts):
@@ -196,6 +240,9 @@ class Membership:
         context = self._fleet.contexts[event.context_rank]
         self._note(f"context {context.label} was told to end")
         self._end_context(context, *CANCEL)
+
+    def _context_told_to_drain(self, event: messages.ContextToldToDrain) -> None:
+        self._context_to_stop(messages.StopContext(event.context_rank, now=False))
 
     def _context_to_stop(self, event: messages.StopContext) -> None:
         if 0 <= event.context_rank < len(self._fleet.contexts):
@@ -215,16 +262,15 @@ class Membership:
         if 0 <= event.context_rank < len(self._fleet.contexts):
             self._context_is_gone(self._fleet.contexts[event.context_rank])
 
-    def _context_lost(self, event: events.ContextLost) -> None:
-        context = self._fleet.context_with(event.token)
-        if context is not None and not context.gone:
-            if self._open:
-                self._tell(f"lost the context {context.label}; its engines that run go on")
-            self._context_is_gone(context)
+    def _context_lost(self, context: Context) -> None:
+        if self._open:
+            self._tell(f"lost the context {context.label}; its engines that run go on")
+        self._context_is_gone(context)
 
     def _context_is_gone(self, context: Context) -> None:
         if not context.gone:
             self._note(f"context {context.label} has gone")
+            self._do(events.ForgetMember(messages.context_name(context.token)))
         context.gone = True
         self._abandon(context)
 
@@ -238,7 +284,88 @@ class Membership:
             self._fleet.move(engine, EngineStage.GONE)
         return tuple(engine.rank for engine in expected)
 
+    # Who is heard, and who is not.
+
+    def _member(self, name: str) -> Engine | Context | None:
+        """Engine or context of that name, if it is one that counts on the driver still."""
+        kind, _, which = name.partition(" ")
+        if kind == "engine":
+            engine = self._fleet.engine(int(which))
+            return engine if engine is not None and engine.can_hear else None
+        context = self._fleet.context_with(which)
+        return context if context is not None and not context.gone else None
+
+    def hear(self, member: Engine | Context) -> None:
+        """Take note that a member has said something."""
+        member.heard_at = max(member.heard_at, self.clock)
+        if self._looked_at is None:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._looked_at = self.clock
+        self._do(events.WakeAfter(self._settings.heartbeat_patience / LOOKS, events.SilenceToBeJudged()))
+
+    def _member_heard(self, event: events.MemberHeard) -> None:
+        member = self._member(event.name)
+        if member is not None:
+            self.hear(member)
+
+    def _member_cut(self, event: events.MemberCut) -> None:
+        member = self._member(event.name)
+        if member is None:
+            self._do(events.ForgetMember(event.name))
+        elif isinstance(member, Context):
+            member.cut = True
+            self._note(f"the connection to context {member.label} broke")
+            if member.has_ended or not self._open:
+                self._context_lost(member)
+        else:
+            self._note(f"the connection to engine {member.rank} on {member.node} broke")
+            self._fleet.cut_off(member, cut=True)
+            if member.nothing_runs:
+                self._engine_lost(member)
+            elif not self._open:
+                self._do(events.WakeAfter(GOODBYE_PATIENCE, events.EngineOverdue(member.rank)))
+
+    def _member_rejoined(self, event: events.MemberRejoined) -> None:
+        member = self._member(event.name)
+        if member is None:
+            self._do(events.ForgetMember(event.name))
+            return
+        self.hear(member)
+        if isinstance(member, Context):
+            member.cut = False
+            self._note(f"context {member.label} is connected again")
+        else:
+            self._note(f"engine {member.rank} on {member.node} is connected again")
+            self._fleet.cut_off(member, cut=False)
+
+    def _judge_silence(self, _event: events.SilenceToBeJudged) -> None:
+        """Give up who has not been heard for the driver's patience: nothing of it runs any more."""
+        patience = self._settings.heartbeat_patience
+        # Who looks late may have been stopped, and not have read what the others said meanwhile.
+        is_late = self._looked_at is not None and self.clock - self._looked_at > 3 * patience / LOOKS
+        self._look_again()
+        if is_late:
+            heard = self.clock - patience / 2
+            for engine in self._fleet.listening:
+                engine.heard_at = max(engine.heard_at, heard)
+            for context in self._fleet.contexts:
+                context.heard_at = max(context.heard_at, heard)
+            return
+        for engine in list(self._fleet.listening):
+            # One that waits to be admitted has no lease: it does not beat, and it ends with its connection.
+            has_lease = engine.stage is not EngineStage.WAITING or engine.cut
+            if has_lease and self.clock - engine.heard_at > patience:
+                self._engine_lost(engine)
+        for context in self._fleet.contexts:
+            if not context.gone and self.clock - context.heard_at > patience:
+                self._context_lost(context)
+
     # Engines.
+
+    def _engine_told_to_drain(self, event: messages.EngineToldToDrain) -> None:
+        self._engine_to_stop(messages.StopEngine(event.engine_rank, now=False))
 
     def _engine_to_stop(self, event: messages.StopEngine) -> None:
         engine = self._fleet.engine(event.engine_rank)
@@ -261,6 +388,7 @@ class Membership:
             self._do(events.SendToEngine(engine.rank, messages.EngineRefused(reason)))
             return
         self._fleet.move(engine, EngineStage.LEAVING)
+        engine.on_purpose = True
         for order in orders:
             engine.recalled = engine.recalled or isinstance(order, messages.ReturnTasks)
             self._do(events.SendToEngine(engine.rank, order))
@@ -283,6 +411,7 @@ class Membership:
             self._do(events.SendToEngine(engine.rank, messages.EngineRefused(reason)))
             return
         self._fleet.move(engine, EngineStage.WAITING)
+        self.hear(engine)
         engine.host, engine.pid = event.host, event.pid
         # The node of the driver cannot be given back; what others lose can still run there.
         engine.retires = self._fleet.contexts[engine.context_rank].retires and event.host != self._settings.host
@@ -299,7 +428,9 @@ class Membership:
             cores_per_cylinder=engine.cores_per_cylinder,
             environment_resources=self._fleet.contexts[engine.context_rank].environment_resources,
             per_engine_tasks=per_engine_tasks,
+            lease=self._settings.lease,
         )
+        self.hear(engine)
         self._do(events.SendToEngine(engine.rank, settings))
 
     def _engine_ready(self, event: messages.EngineReady) -> None:
@@ -327,18 +458,21 @@ class Membership:
             self._tell(f"{engine.node} runs no tasks: {event.reason}")
             self._engine_is_gone(engine)
 
+    def _engine_told_to_end(self, event: messages.EngineToldToEnd) -> None:
+        engine = self._fleet.engine(event.engine_rank)
+        if engine is not None and engine.stage in (EngineStage.STARTING, EngineStage.SERVING):
+            self._note(f"engine {engine.rank} on {engine.node} was told to end")
+            self._fleet.move(engine, EngineStage.LEAVING)
+            engine.on_purpose = True
+
     def _engine_process_ended(self, event: messages.EngineProcessEnded) -> None:
         engine = self._fleet.engine(event.engine_rank)
         if engine is None:
             return
         # What was started is the keeper, which ends last; only when it was killed itself may something live on.
-        engine.nothing_runs = event.certain and 0 <= event.return_code < SSH_FAILED
-        if engine.can_hear and event.return_code != SSH_FAILED:
-            # srun ends, with 0, when Slurm has lost the node, long before the connection to it does.
-            self._do(events.WakeAfter(GOODBYE_PATIENCE, events.EngineOverdue(engine.rank)))
-        if engine.stage is EngineStage.LOST and engine.nothing_runs:
-            self._engine_is_gone(engine)
-        elif engine.stage in (EngineStage.WAITING, EngineStage.STARTING, EngineStage.SERVING) and event.return_code:
+        if event.certain and 0 <= event.return_code < SSH_FAILED and self._nothing_runs(engine):
+            return
+        if engine.stage in (EngineStage.WAITING, EngineStage.STARTING, EngineStage.SERVING) and event.return_code:
             why = f": {event.last_words}" if event.last_words else ""
             self._tell(f"{engine.node}: what had started its engine ended with {event.return_code}{why}")
             self._told_to_have_ended.add(engine.rank)
@@ -347,35 +481,41 @@ class Membership:
             why = event.last_words or f"what was to start it ended with {event.return_code}"
             self._tell(f"{engine.node} runs no tasks: its engine did not start: {why}")
 
+    def _engine_cleared(self, event: messages.EngineCleared) -> None:
+        engine = self._fleet.engine(event.engine_rank)
+        if engine is not None:
+            self._nothing_runs(engine)
+
+    def _nothing_runs(self, engine: Engine) -> bool:
+        """Take note that all of an engine has ended for sure; whether it is lost by that at once."""
+        engine.nothing_runs = True
+        if engine.can_hear and engine.cut:
+            self._engine_lost(engine)
+            return True
+        if engine.can_hear:  # what it has said last may be on its way
+            self._do(events.WakeAfter(GOODBYE_PATIENCE, events.EngineOverdue(engine.rank)))
+        return False
+
     def _engine_left(self, event: messages.EngineLeft) -> None:
         engine = self._fleet.engine(event.engine_rank)
         if engine is not None and engine.can_hear:
             self._engine_is_gone(engine)
 
-    def _engine_lost(self, event: events.EngineLost) -> None:
-        engine = self._fleet.engine(event.engine_rank)
-        if engine is None or not engine.can_hear:
-            return
+    def _engine_lost(self, engine: Engine) -> None:
+        """Count on an engine no longer that has not said goodbye, and of which nothing runs any more."""
         held = len(engine.tasks)
         if held or engine.rank not in self._told_to_have_ended:
-            self._tell(f"lost the engine on {engine.node}" + (f"; {held} of its tasks to run again" if held else ""))
-        if engine.tasks and self._open and not engine.nothing_runs:
-            self._fleet.move(engine, EngineStage.LOST)
-            self._do(events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(engine.rank)))
-        else:
-            self._engine_is_gone(engine)
+            fate = "to run again" if self._settings.requeue else "have failed, as they must not run twice"
+            self._tell(f"lost the engine on {engine.node}" + (f"; {held} of its tasks {fate}" if held else ""))
+        self._engine_is_gone(engine, lost=True)
 
     def _engine_overdue(self, event: events.EngineOverdue) -> None:
         engine = self._fleet.engines[event.engine_rank]
-        if engine.can_hear:
-            engine.nothing_runs = False  # or it would have said so
-            self._engine_lost(events.EngineLost(engine.rank))
+        if engine.can_hear and (engine.nothing_runs or (engine.cut and not self._open)):
+            self._engine_lost(engine)
 
-    def _has_ended_by_now(self, event: events.TasksCouldBeGivenBack) -> None:
-        self._engine_is_gone(self._fleet.engines[event.engine_rank])
-
-    def _engine_is_gone(self, engine: Engine) -> None:
-        if engine.stage is not EngineStage.GONE:
-            self._note(f"engine {engine.rank} on {engine.node} has gone; it finished {engine.finished} tasks")
+    def _engine_is_gone(self, engine: Engine, *, lost: bool = False) -> None:
+        self._note(f"engine {engine.rank} on {engine.node} has gone; it finished {engine.finished} tasks")
         self._fleet.move(engine, EngineStage.GONE)
-        self._on_gone(engine)
+        self._do(events.ForgetMember(messages.engine_name(engine.rank)))
+        self._on_gone(engine, lost)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from disbatch import __version__, options, runfiles
 from disbatch.arguments import arguments_for
+from disbatch.credentials import rights
 from disbatch.driver import address, ending
 from disbatch.driver.beginning import begin, own_address, remove, write
 from disbatch.driver.controller import Controller
@@ -22,6 +23,7 @@ from disbatch.driver.submissions import Submissions
 from disbatch.driver.taskcommand import TaskCommand
 from disbatch.errors import DisbatchError, ExitStatus
 from disbatch.eventloop import EventLoop
+from disbatch.kvsstcp import envfile
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.endpoint import (
     address_text,
@@ -33,12 +35,13 @@ from disbatch.terminal import tell
 from disbatch.values import shell_word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from disbatch.driver.beginning import Beginning
     from disbatch.driver.controller import Counts
     from disbatch.driver.events import EndRun
     from disbatch.driver.mail import Mail
+    from disbatch.kvsstcp.rights import Rights
     from disbatch.log import Log
     from disbatch.options import ContextOptions, DriverOptions
     from disbatch.runfiles import RunFiles
@@ -52,6 +55,9 @@ GARBAGE_AFTER = 50_000
 
 After 700 of them, as Python has it, looking through the tasks of a large run was a fifth of what each cost the driver.
 """
+
+LAST_TRIES = 2.0
+"""Seconds for which a run that was cut short tries to write what the disk has not taken."""
 
 PATIENCE_WITH_COMMAND = 2.0
 """Seconds that a task command may take to end, after its last task, before the user hears what is waited for."""
@@ -83,9 +89,8 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
     exit_status: int = ExitStatus.FAILED
     try:
         _announce(asked, beginning)
-        if beginning.other_store is None:
-            write(files.kvs_address, f"{beginning.public}\n".encode(), 0o644)
-        driver.serve(beginning.listening, beginning.secret)
+        _say_where(beginning)
+        driver.serve(beginning.listening, _rights(beginning))
         if beginning.other_store is not None:
             other = beginning.other_store
             driver.use_store(*other.connected, address_text(*other.where))
@@ -98,13 +103,12 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
             if asked.task_command is not None:
                 command = _start_command(asked, beginning, loop, source)
         end = driver.run(source)
-        exit_status = end.exit_status
-        if command is not None and end.complete:
-            exit_status = _await_command(command, driver, loop) or exit_status
+        exit_status = _see_off(end, driver, command, loop)
     finally:
         if command is not None:
             command.close()
-        remove(files.kvs_address)  # whoever comes from now on finds that the run is done
+        for path in (files.kvs_address, files.observer):
+            remove(path)  # whoever comes from now on finds that the run is done
         driver.close()
         complete = end is not None and end.complete
         all_recorded = ending.close(recorder, files.status, None if complete else beginning.earlier)
@@ -117,7 +121,6 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
         controller,
         _shown(files.status, asked),
         resume_command,
-        exit_status=exit_status,
         complete=complete,
         resumed=beginning.earlier is not None,
         retry=asked.retry,
@@ -128,6 +131,16 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
         "the run ends with status %d: %s; CPU %.3f s", exit_status, controller.counts.in_words, time.process_time()
     )
     return exit_status
+
+
+def _see_off(end: EndRun, driver: DriverLoop, command: TaskCommand | None, loop: EventLoop) -> int:
+    """Wait for what a run waits for that has ended: its last lines on disk, and its task command; the exit status."""
+    came = driver.settle(None if end.complete else LAST_TRIES)
+    if came is not None:
+        return end.exit_status or came.exit_status
+    if command is not None and end.complete:
+        return _await_command(command, driver, loop) or end.exit_status
+    return end.exit_status
 
 
 def _await_command(command: TaskCommand, driver: DriverLoop, loop: EventLoop) -> int:
@@ -181,10 +194,26 @@ def _start_command(
     other = beginning.other_store
     if other is None:
         own = address.local(asked.use_address, beginning.port)
-        environment = client_environment((own.host, own.port), beginning.secret, os.environ)
+        secret = None if beginning.credentials is None else beginning.credentials.program
+        environment = client_environment((own.host, own.port), secret, os.environ)
     else:
         environment = client_environment(other.where, other.secret, os.environ)
     return TaskCommand(asked.task_command, environment, loop, partial(_command_ended, loop, submissions))
+
+
+def _rights(beginning: Beginning) -> Mapping[bytes, Rights] | None:
+    """What each secret of the run gives the right to; None where its store asks for none."""
+    return None if beginning.credentials is None else rights(beginning.credentials, beginning.files.job)
+
+
+def _say_where(beginning: Beginning) -> None:
+    """Write the files that say where the store of the run is, one for everybody and one with a secret for observers."""
+    files, public = beginning.files, beginning.public
+    if beginning.other_store is None:
+        write(files.kvs_address, f"{public}\n".encode(), 0o644)
+    secret = None if beginning.credentials is None else beginning.credentials.observer
+    text = envfile.text_of(client_environment((public.host, public.port), secret, {}))
+    write(files.observer, text.encode(), 0o600)
 
 
 def _command_ended(loop: EventLoop, submissions: Submissions, return_code: int) -> None:
@@ -204,11 +233,15 @@ def _settings(asked: DriverOptions, files: RunFiles) -> Settings:
         startup_only=asked.startup_only,
         exit_code=asked.exit_code,
         fail_fast=asked.fail_fast,
+        requeue=not asked.no_requeue,
+        crash_limit=asked.crash_limit,
+        heartbeat=asked.heartbeat,
+        heartbeat_patience=asked.heartbeat_patience,
     )
 
 
 def _own_context(asked: DriverOptions, beginning: Beginning) -> OwnContext:
-    files, secret = beginning.files, beginning.secret
+    files = beginning.files
     joining = options.ContextRoleOptions(
         run=files.unique_id,
         kvs=address.local(own_address(asked), beginning.port),
@@ -217,8 +250,8 @@ def _own_context(asked: DriverOptions, beginning: Beginning) -> OwnContext:
     )
     environment = dict(os.environ)
     environment.pop(SECRET_VARIABLE, None)
-    if secret is not None:
-        environment[SECRET_VARIABLE] = secret.decode()
+    if beginning.credentials is not None:
+        environment[SECRET_VARIABLE] = beginning.credentials.engine.decode()
     nodes: ContextOptions = options.ContextOptions(
         task_limit=asked.task_limit,
         cpus_per_task=asked.cpus_per_task,

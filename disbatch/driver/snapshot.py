@@ -20,7 +20,6 @@ _STATUS = {
     EngineStage.STARTING: "running",
     EngineStage.SERVING: "running",
     EngineStage.LEAVING: "stopping",
-    EngineStage.LOST: "stopping",
     EngineStage.GONE: "stopped",
 }
 

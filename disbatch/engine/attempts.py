@@ -6,13 +6,15 @@ gives an owner's token with it, and gets it back when bash has ended and again w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from functools import partial
 
-from disbatch.engine.snippet import OutputMeter
+from disbatch.engine.keeper import children
 from disbatch.eventloop import READ
+from disbatch.snippet import OutputMeter
 from disbatch.tasks import Outcome
 
 TYPE_CHECKING = False
@@ -39,6 +41,9 @@ WATCH_AFTER = 0.005
 
 LINGERING_CHECK = 0.02
 """Seconds between two looks at whether process groups have ended that were told to."""
+
+ORPHAN_CHECKS = 10
+"""How often it is looked, each time after that, for processes whose parents were killed before."""
 
 LINGERING_SWEEP = 1.0
 """Seconds between two looks at which of the process groups that commands left behind have ended by themselves."""
@@ -263,6 +268,20 @@ class Attempts:
             self._loop.after(grace, lambda: self._signal_all(groups & self._alive(), signal.SIGKILL))
         else:
             self._signal_all(groups, signal.SIGKILL)
+
+    def end_all(self, grace: float) -> None:
+        """End all that runs, as `end_running` does, and after `grace` seconds also what has left its process group."""
+        self.end_running(grace)
+        self._loop.after(grace, partial(self._kill_orphans, ORPHAN_CHECKS))
+
+    def _kill_orphans(self, checks: int) -> None:
+        """Kill children that were born to others: what has a session of its own is ours when its parent ends."""
+        for pid in children():
+            if pid not in self._running:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+        if checks > 1:
+            self._loop.after(LINGERING_CHECK, partial(self._kill_orphans, checks - 1))
 
     def _alive(self) -> set[int]:
         return self._running.keys() | self._lingering

@@ -52,14 +52,17 @@ class TaskEnvironment:
 
     def of_task(self, task: Task, cylinder: int) -> dict[bytes, bytes]:
         """Environment of a task in that cylinder."""
-        return self._numbered(self._per_cylinder[cylinder], task.stream_index, task.repeat_index, task.task_id)
+        base = self._per_cylinder[cylinder]
+        return self._numbered(base, task.stream_index, task.repeat_index, task.task_id, task.attempt)
 
     def of_per_engine_task(self, task: PerEngineTask) -> dict[bytes, bytes]:
         """Environment of a START or STOP command."""
         return self._numbered(self._per_engine, task.stream_index, NO_REPEAT, task.task_id)
 
     @staticmethod
-    def _numbered(base: Mapping[bytes, bytes], stream: int, repeat: int, task_id: int) -> dict[bytes, bytes]:
+    def _numbered(
+        base: Mapping[bytes, bytes], stream: int, repeat: int, task_id: int, attempt: int = 1
+    ) -> dict[bytes, bytes]:
         return {
             **base,
             b"DISBATCH_STREAM_INDEX": b"%d" % stream,
@@ -68,4 +71,5 @@ class TaskEnvironment:
             b"DISBATCH_REPEAT_INDEX_ZP": b"%06d" % repeat,
             b"DISBATCH_TASKID": b"%d" % task_id,
             b"DISBATCH_TASKID_ZP": b"%06d" % task_id,
+            b"DISBATCH_ATTEMPT": b"%d" % attempt,
         }

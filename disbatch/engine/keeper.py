@@ -4,19 +4,25 @@ An engine that is killed cannot end its tasks. So the process that was started f
 the engine, the parent - the keeper - does nothing but wait for it and then kill every process that it left behind.
 Both are subreapers: what a task leaves behind, even in a session of its own, becomes the engine's child, and the
 keeper's when the engine has gone. The engine in turn ends when its keeper does. Each has a process group of its own, so
-that a KILL of the group that was started leaves an engine that can end its tasks. It must not know what an engine does.
+that a KILL of the group that was started leaves an engine that can end its tasks. The keeper also sees to it that the
+engine's lease is kept where that is stopped itself, and cannot. It must not know what an engine does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import signal
 import time
+from math import inf
+
+from disbatch.eventloop import uptime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
@@ -26,7 +32,7 @@ PR_SET_CHILD_SUBREAPER = 36
 AT_ONCE = signal.SIGQUIT
 """Signal to the keeper that ends everything at once: the engine is killed, and then whatever it leaves behind."""
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 """Signals to the keeper that are meant for the engine."""
 
 PATIENCE = 5.0
@@ -36,40 +42,95 @@ PAUSE = 0.005
 """Seconds given to killed processes to end before the next look."""
 
 
-def fork_from_keeper() -> None:
-    """Return in a new child process; the calling process becomes its keeper and never returns."""
+LEASE_CHANGED = signal.SIGALRM
+"""Signal to the keeper, by its engine and by its own timer: it is time to look at the lease."""
+
+
+WATCHED = (*FORWARDED, AT_ONCE, LEASE_CHANGED, signal.SIGCHLD)
+"""Signals that a keeper waits for."""
+
+
+class Lease:
+    """When an engine has to have ended by: a number in memory that it shares with its keeper, which makes this."""
+
+    def __init__(self) -> None:
+        self._shared = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("d")
+        self._shared[0] = inf
+        self._keeper = os.getpid()
+
+    @property
+    def end(self) -> float:
+        """That time, of `uptime` (s)."""
+        return self._shared[0]
+
+    def renew(self, end: float) -> None:
+        """Have the keeper kill this process and all below it at that time, or at another if this is called again."""
+        is_first = self.end == inf
+        self._shared[0] = end
+        if is_first and os.getppid() == self._keeper:  # or it would be for whoever has that place when it has gone
+            os.kill(self._keeper, LEASE_CHANGED)
+
+
+def fork_from_keeper(on_killed: Callable[[], None] = lambda: None) -> Lease:
+    """Return in a new child process; the calling process becomes its keeper and never returns.
+
+    The keeper calls `on_killed` when a signal has ended the child and nothing of it runs any more.
+    """
+    lease = Lease()
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     keeper = os.getpid()
-    # Blocked until the handlers are in place: a signal in between must neither be lost nor end the keeper alone.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (*FORWARDED, AT_ONCE))
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or, ignored by whoever started this, it would not come
+    # From the beginning: a signal must neither be lost nor end the keeper alone.
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     child = os.fork()
     if child:
-        _keep(child)
+        _keep(child, lease, on_killed)
     os.setpgid(0, 0)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if os.getppid() != keeper:
         os._exit(1)
+    return lease
 
 
-def _keep(engine: int) -> NoReturn:
-    for number in FORWARDED:
-        signal.signal(number, lambda received, _frame: _forward(engine, received))
-    signal.signal(AT_ONCE, lambda *_: _forward(engine, signal.SIGKILL))
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    status = 0
-    while True:
-        pid, ended_with = os.wait()
-        if pid == engine:
-            status = ended_with
-            break
-    for number in (*FORWARDED, AT_ONCE):
-        signal.signal(number, signal.SIG_IGN)  # the engine's pid may be another's by now
+def _keep(engine: int, lease: Lease, on_killed: Callable[[], None]) -> NoReturn:
+    status = None
+    while status is None:
+        # Blocked, and taken one by one: one that came just before a wait that it was to end would be lost on a handler.
+        number = signal.sigwait(WATCHED)
+        if number == signal.SIGCHLD:
+            status = _status_of(engine)
+        elif number == LEASE_CHANGED:
+            _look_at(lease, engine)
+        else:
+            _forward(engine, signal.SIGKILL if number == AT_ONCE else number)
+    # What comes from now on stays blocked: the engine's pid may be another's.
     kill_children()
     code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        with contextlib.suppress(Exception):  # whoever started this is told by its exit status, in any case
+            on_killed()
     os._exit(code if code >= 0 else 128 - code)
+
+
+def _status_of(engine: int) -> int | None:
+    """What the engine has ended with, if it has; all children that have ended are reaped up to it."""
+    pid = -1
+    while pid:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == engine:
+            return status
+    return None
+
+
+def _look_at(lease: Lease, engine: int) -> None:
+    left = lease.end - uptime()
+    if left <= 0:
+        _forward(engine, signal.SIGKILL)
+    elif left < inf:
+        signal.setitimer(signal.ITIMER_REAL, left)
 
 
 def _forward(engine: int, number: int) -> None:
@@ -84,7 +145,7 @@ def kill_children() -> None:
     """
     deadline = time.monotonic() + PATIENCE
     while _reap() and time.monotonic() < deadline:
-        for pid in _children():
+        for pid in children():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(PAUSE)
@@ -100,7 +161,7 @@ def _reap() -> bool:
     return True
 
 
-def _children() -> list[int]:
+def children() -> list[int]:
     """Pids of this process's children, those that have ended and are not reaped yet included."""
     me = os.getpid()
     children = []

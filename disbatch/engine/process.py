@@ -10,14 +10,15 @@ import signal
 import sys
 import time
 from functools import partial
+from math import inf
 
 from disbatch import __version__, descriptors, messages, options
 from disbatch.engine import keeper, roster
 from disbatch.engine.environment import TaskEnvironment
-from disbatch.engine.service import GRACE, Service, enter, send_rest
+from disbatch.engine.service import DOUBT, GRACE, Service, enter, send_rest
 from disbatch.errors import DisbatchError
 from disbatch.eventloop import EventLoop
-from disbatch.joining import connect, open_log
+from disbatch.joining import client, connect, open_log
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.mailbox import Mailbox
 from disbatch.runfiles import RunFiles
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
     from disbatch.options import EngineRoleOptions
 
+TELLING_PATIENCE = 3.0
+"""Seconds that connecting to the driver may take to the keeper of an engine that was killed."""
+
 STOP_LIMIT = 5.0
 """Seconds that STOP commands may take together when the driver is gone."""
 
@@ -36,7 +40,7 @@ STOP_LIMIT = 5.0
 class Engine:
     """The engine's side of its connection: what it is told, and what it tells."""
 
-    def __init__(self, asked: EngineRoleOptions, loop: EventLoop) -> None:
+    def __init__(self, asked: EngineRoleOptions, loop: EventLoop, kept: keeper.Lease) -> None:
         self._rank = asked.rank
         self._node = asked.node
         self._loop = loop
@@ -46,11 +50,14 @@ class Engine:
         self._mailbox = Mailbox(
             loop,
             connect(asked.kvs),
-            messages.engine_key(files.job, self._rank),
-            messages.driver_key(files.job),
+            partial(connect, asked.kvs),
+            files.job,
+            messages.engine_name(self._rank),
             self._take,
             self._driver_lost,
         )
+        self._kept = kept
+        self._grace = GRACE
         self._mailbox.send(messages.EngineCame(self._rank, __version__, os.uname().nodename, os.getpid()))
         try:
             self._log = open_log(files.engine_log(asked.label, asked.node, self._rank), asked.log_level)
@@ -58,6 +65,7 @@ class Engine:
             self._mailbox.send(messages.EngineUnfit(self._rank, str(error)))
             self._mailbox.close()
             raise
+        self._mailbox.on_news = self._log.info
         self._log.info("engine %d on %s, pid %d, version %s", self._rank, asked.node, os.getpid(), __version__)
         self._service: Service | None = None
         self._ended = False
@@ -65,6 +73,7 @@ class Engine:
     def run(self) -> None:
         """Serve until there is nothing more to do."""
         self._loop.on_request_to_end(self._told_to_end)
+        self._loop.on_signal(signal.SIGUSR1, self._told_to_drain)
         while not self._ended:
             self._loop.turn()
             if self._service is not None:
@@ -78,11 +87,14 @@ class Engine:
             self._be_admitted(message)
         elif isinstance(message, messages.EngineRefused):
             self._log.warning("refused: %s", message.reason)
-            self._ended = True
+            self._cancel_all(self._grace)
         elif self._service is None:
             self._ended = True  # told to end before there was anything to end
         elif isinstance(message, messages.RunTasks):
-            self._service.decide(roster.TasksCame(message.tasks))
+            if self._mailbox.lapsed:
+                self._mailbox.send(messages.TasksReturned(self._rank, tuple(task.task_id for task in message.tasks)))
+            else:
+                self._service.decide(roster.TasksCame(message.tasks))
         elif isinstance(message, messages.ReturnTasks):
             self._service.decide(roster.ReturnAsked())
         elif isinstance(message, messages.FinishEngine):
@@ -118,24 +130,57 @@ class Engine:
             self._log,
             recruit,
         )
+        self._keep(settings.lease)
+
+    # The lease, and its end.
+
+    def _keep(self, lease: messages.Lease) -> None:
+        """End what runs when the lease has ended; the keeper does it, a grace later, if this process is stopped."""
+        self._grace = min(GRACE, lease.grace)
+        self._mailbox.on_lapse = self._lapse
+        self._mailbox.on_renewal = lambda end: self._kept.renew(end + 1.5 * lease.grace)
+        self._mailbox.keep(lease)
+
+    def _lapse(self) -> None:
+        self._log.warning("the driver does not answer: what runs here is ended, as others may be given it")
+        if self._service is not None:
+            self._service.end_all(self._grace)
+            self._loop.after(self._grace, self._end_lease)
+
+    def _end_lease(self) -> None:
+        """Let the keeper wait no longer for what has been done, unless there is a lease again."""
+        if self._mailbox.lapsed or not self._mailbox.open:
+            self._kept.renew(inf)
 
     def _driver_lost(self, reason: str) -> None:
         self._log.warning("lost the driver: %s", reason)
-        self._cancel_all()
-        if self._service is not None:
-            self._loop.after(GRACE + STOP_LIMIT, partial(self._service.cancel, 0.0, stop_commands=False))
+        if self._service is None:
+            self._ended = True
+        else:
+            self._service.end_all(self._grace)
+            self._service.decide(roster.FinishAsked())
+            self._loop.after(self._grace, self._end_lease)
+            self._loop.after(self._grace + STOP_LIMIT, partial(self._service.cancel, 0.0, stop_commands=False))
 
     def _told_to_end(self, number: signal.Signals) -> None:
         self._log.warning("got %s", number.name)
         if self._service is not None:
             self._service.signalled()
+            self._mailbox.send(messages.EngineToldToEnd(self._rank))
         self._cancel_all()
 
-    def _cancel_all(self) -> None:
+    def _told_to_drain(self) -> None:
+        """Ask the driver to let this engine finish; its tasks may have got the signal too, and some die of it."""
+        self._log.info("got SIGUSR1")
+        if self._service is not None:
+            self._service.signalled(DOUBT)
+        self._mailbox.send(messages.EngineToldToDrain(self._rank))
+
+    def _cancel_all(self, grace: float = GRACE) -> None:
         if self._service is None:
             self._ended = True
         else:
-            self._service.cancel(GRACE, stop_commands=True)
+            self._service.cancel(grace, stop_commands=True)
 
     def _say_goodbye(self) -> None:
         self._mailbox.send(messages.EngineLeft(self._rank))
@@ -166,11 +211,21 @@ def place_of(asked: EngineRoleOptions, environment: Mapping[str, str]) -> int:
     return int(value)
 
 
+def _tell_of_end(asked: EngineRoleOptions) -> None:
+    """Tell the driver, as the keeper of an engine that was killed, that nothing of it runs any more."""
+    if not asked.place_variable:  # of its other processes this one knows nothing
+        store = client(asked.kvs, TELLING_PATIENCE)
+        message = messages.EngineCleared(asked.rank)
+        store.put(messages.driver_key(RunFiles(asked.run).job), messages.encode(message), messages.TAG.decode())
+        store.confirm()
+        store.close()
+
+
 def main(arguments: Sequence[str]) -> int:
     """Be an engine; the exit status."""
     asked = options.parse_engine(arguments, "disbatch --engine")
     place = place_of(asked, os.environ)
-    keeper.fork_from_keeper()
+    kept = keeper.fork_from_keeper(partial(_tell_of_end, asked))
     descriptors.keep_from_children()
     loop = EventLoop()
     if place:
@@ -178,7 +233,7 @@ def main(arguments: Sequence[str]) -> int:
 
         Rank(asked, place, loop).run()
     else:
-        Engine(asked, loop).run()
+        Engine(asked, loop, kept).run()
     # A resource manager sends TERM more than once: the last may be for one who has done all that it asked for.
     signal.pthread_sigmask(signal.SIG_BLOCK, keeper.FORWARDED)
     loop.close()

@@ -7,6 +7,7 @@ the driver.
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 from disbatch import messages
@@ -20,8 +21,6 @@ from disbatch.runfiles import RunFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
-
     from disbatch.engine.link import Link
     from disbatch.eventloop import EventLoop
     from disbatch.options import EngineRoleOptions
@@ -51,6 +50,7 @@ class Rank:
     def run(self) -> None:
         """Serve until there is nothing more to do; raises `DisbatchError` when there is no engine to serve."""
         self._loop.on_request_to_end(self._told_to_end)
+        self._loop.on_signal(signal.SIGUSR1, self._told_to_drain)
         self._loop.after(SEEKING_PATIENCE, self._give_up)
         self._seek()
         while not self._ended:
@@ -113,6 +113,10 @@ class Rank:
         self._log.info("place %d: got %s%s", self._place, number.name, "; the keeper has gone" * keeper_has_gone)
         if self._link is None or keeper_has_gone:
             self._cancel()
+
+    def _told_to_drain(self) -> None:
+        """Take no notice: the engine has got the signal too, and ends this process when it has drained."""
+        self._log.info("place %d: got SIGUSR1", self._place)
 
     def _cancel(self) -> None:
         if self._service is None:

@@ -16,11 +16,9 @@ from functools import partial
 
 from disbatch import messages
 from disbatch.engine import link, roster
-from disbatch.engine.attempts import NOT_STARTED
-from disbatch.engine.snippet import OutputMeter
 from disbatch.eventloop import READ
 from disbatch.records import replace
-from disbatch.tasks import Outcome, Task
+from disbatch.tasks import LOST, Task, lost_outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from disbatch.engine.link import Link
     from disbatch.eventloop import EventLoop
     from disbatch.log import Log
+    from disbatch.tasks import Outcome
 
     class Employer(Protocol):
         """Whom to tell what has happened; see `service`."""
@@ -65,21 +64,8 @@ class _Attempt:
 
     def failed(self, return_code: int, reason: str, *, interrupted: bool = False) -> Outcome:
         """Outcome of a task of which no more is known than this."""
-        err = OutputMeter()
-        err.feed(f"{reason}\n".encode(errors="surrogateescape"))
-        return Outcome(
-            pid=NOT_STARTED,
-            return_code=return_code,
-            start=self.start,
-            elapsed=time.monotonic() - self.started,
-            out_bytes=0,
-            out_snippet=b"",
-            err_bytes=err.count,
-            err_snippet=err.snippet,
-            cpu_seconds=0.0,
-            peak_memory=0,
-            interrupted=interrupted,
-        )
+        elapsed = time.monotonic() - self.started
+        return lost_outcome(reason, self.start, elapsed, return_code=return_code, interrupted=interrupted)
 
 
 class _Rank:
@@ -205,7 +191,7 @@ class Ranks:
         if rank.place is not None:
             self._log.warning("lost the process of place %d: %s", rank.place, reason)
         gone = f"disbatch: the process of place {rank.place} on {self._node} has gone, and this task with it"
-        self._remove(rank, -signal.SIGKILL, gone, interrupted=False)
+        self._remove(rank, LOST, gone, interrupted=False)
 
     def _remove(self, rank: _Rank, return_code: int, reason: str, *, interrupted: bool) -> None:
         """Count on a rank no longer; what it was given and has not reported has ended so."""

@@ -5,6 +5,7 @@ It must not know where messages come from or go to.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from functools import partial
@@ -95,7 +96,7 @@ class Service:
         self._ranks = None if recruit is None else recruit(self)
         self._to_leave = 1 if self._ranks is None else 2
         self._doubted: list[tuple[Owner, Outcome]] = []
-        self._is_signalled = False
+        self._signalled_until = -math.inf
         self._perform(self._roster.begin())
 
     def _note_children(self) -> None:
@@ -110,6 +111,14 @@ class Service:
         """End what runs, as `cancel` does, and stay."""
         self._grace = grace
         self._end_running()
+
+    def end_all(self, grace: float) -> None:
+        """End all that runs, be it in a session of its own, and return what waits; stay."""
+        self._grace = grace
+        self.decide(roster.ReturnAsked())
+        self._attempts.end_all(grace)
+        if self._ranks is not None:
+            self._ranks.end_running(grace)
 
     def decide(self, event: roster.Event) -> None:
         """Let the roster decide what follows from `event`, and do it."""
@@ -127,20 +136,23 @@ class Service:
     def outcome_known(self, owner: Owner, outcome: Outcome) -> None:
         """Take note of how it ended; nothing more will be known.
 
-        An end just before or after a signal to end is taken for its work, and that command for interrupted; a success
+        An end just before or after such a signal is taken for its work, and that command for interrupted; a success
         too: of `sleep 300; true` the signal may end nothing but the sleep before the engine has looked.
         """
         if self._ranks is None or outcome.interrupted:
             self._record(owner, outcome)
-        elif self._is_signalled:
+        elif self._loop.now() < self._signalled_until:
             self._record(owner, replace(outcome, interrupted=True))
         else:
             self._doubted.append((owner, outcome))
             self._loop.after(DOUBT, partial(self._believe, 1))
 
-    def signalled(self) -> None:
-        """Learn that somebody who wants this engine to end has sent it a signal, and perhaps its tasks too."""
-        self._is_signalled = True
+    def signalled(self, seconds: float = math.inf) -> None:
+        """Learn that somebody has sent this engine a signal, and perhaps its tasks too: in the next `seconds` at most.
+
+        It may be one to end at once, or one to end when the tasks have ended that live through it.
+        """
+        self._signalled_until = max(self._signalled_until, self._loop.now() + seconds)
         doubted, self._doubted = self._doubted, []
         for owner, outcome in doubted:
             self._record(owner, replace(outcome, interrupted=True))

@@ -16,7 +16,16 @@ from contextlib import suppress
 
 from disbatch.kvsstcp import auth
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
-from disbatch.kvsstcp.endpoint import AddressError, KVSError, address_text, parse_address, reason, tune
+from disbatch.kvsstcp.endpoint import (
+    ENCRYPTED,
+    AddressError,
+    KVSError,
+    address_text,
+    on_this_host,
+    parse_address,
+    reason,
+    tune,
+)
 from disbatch.kvsstcp.wire import (
     ASTR,
     MAX_LENGTH,
@@ -90,7 +99,8 @@ class KVSClient:
     """A connection to a server, made at once.
 
     `host` and `port`: see `parse_address`. `retry`: how many further tries to connect there may be, with growing pauses
-    (0.25 s to 5 s). `secret`: as in KVSSTCP_SECRET, which is used when it is None; empty: no handshake.
+    (0.25 s to 5 s). `secret`: as in KVSSTCP_SECRET, which is used when it is None; empty: no handshake; one that
+    begins with ENCRYPTED is proved to a server on another host over TLS alone.
     `allow_pickle`: read pickles even from a server that has not proved the secret. `connect_timeout`: seconds for one
     try to connect, and again for the handshake.
 
@@ -157,10 +167,24 @@ class KVSClient:
         tune(connected)
         if self._secret:
             try:
-                self._shake_hands(self._secret)
+                self._shake_hands(self._encrypted(connected, self._secret))
             except BaseException:
                 self._abandon()
                 raise
+
+    def _encrypted(self, connected: socket.socket, secret: bytes) -> bytes:
+        """Encrypt from now on, if that is due; return the secret to be proved."""
+        try:
+            if not secret.startswith(ENCRYPTED) or on_this_host(connected):
+                return secret
+            from disbatch.kvsstcp import channel  # noqa: PLC0415 - takes long to import
+
+            self._socket, certificate = channel.connect(connected)
+        except ImportError as error:
+            raise HandshakeError(f"cannot encrypt what goes to {self._where}: {error}") from error
+        except OSError as error:
+            raise HandshakeError(f"no encrypted connection to {self._where}: {reason(error)}") from error
+        return auth.bound_secret(secret, certificate)
 
     def clone(self) -> KVSClient:
         """Return a new connection to the same server, in the same manner."""

@@ -23,6 +23,13 @@ BACKLOG = 4096
 """Connections that may wait to be accepted: a thousand engines come at once. The kernel cuts it to its own limit."""
 
 _SECRET_BYTES = 32
+ENCRYPTED = b"tls:"
+"""What a secret begins with that is to be proved over TLS alone, unless both sides are on one host.
+
+It is part of the secret, so that nobody who passes one on, or reads it, can lose what goes with it.
+"""
+
+_LOOPBACK = ("127.", "::ffff:127.")
 EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - to recognise them, not to bind to them
 _MAX_PORT, _PORT_DIGITS = (1 << 16) - 1, 5
 SILENCE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 30_000))
@@ -89,9 +96,21 @@ def client_environment(
     return variables
 
 
-def new_secret() -> bytes:
-    """Return a secret of 256 random bits, as the hex digits that KVSSTCP_SECRET holds."""
-    return os.urandom(_SECRET_BYTES).hex().encode()
+def new_secret(*, encrypted: bool = False) -> bytes:
+    """Return a secret of 256 random bits, as KVSSTCP_SECRET holds it: hex digits, behind ENCRYPTED if it is to be."""
+    return (ENCRYPTED if encrypted else b"") + os.urandom(_SECRET_BYTES).hex().encode()
+
+
+def on_this_host(connected: socket.socket) -> bool:
+    """Whether what goes over a connection stays in this kernel. Raises OSError where it has ended already.
+
+    No other host can make it seem so: the kernel delivers what is for its own address, and drops what comes from
+    outside under such a one.
+    """
+    if connected.family not in (socket.AF_INET, socket.AF_INET6):
+        return True
+    peer: str = connected.getpeername()[0]
+    return peer.startswith(_LOOPBACK) or peer == connected.getsockname()[0]
 
 
 def tune(connected: socket.socket) -> None:

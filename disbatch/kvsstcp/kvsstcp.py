@@ -11,7 +11,6 @@ import argparse
 import io
 import os
 import selectors
-import shlex
 import signal
 import socket
 import subprocess
@@ -20,9 +19,11 @@ import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
+from disbatch.kvsstcp import envfile
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.commandline import Parser
 from disbatch.kvsstcp.endpoint import (
+    ENCRYPTED,
     HOST_VARIABLE,
     PORT_VARIABLE,
     address_text,
@@ -62,12 +63,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("-k", "--env-file", metavar="FILE", help="write address and secret to FILE (mode 0600) instead of stdout")
     add("-e", "--execute", metavar="COMMAND", help="run COMMAND with the address in its environment, and end with it")
     add("-l", "--log-file", metavar="LOGFILE", help="append what the server has to say to LOGFILE instead of stderr")
+    add("--encrypt", action="store_true", help="let clients on other hosts speak over TLS alone; the secret tells them")
     add("--insecure", action="store_true", help="ask clients for no secret: anyone who can connect may do anything")
 
 
 def serve(options: argparse.Namespace) -> int:
     """Serve as `options` say; a failure to begin is one line on stderr and exit status 1."""
-    secret = None if options.insecure else os.environ.get(SECRET_VARIABLE, "").encode() or new_secret()
+    given = os.environ.get(SECRET_VARIABLE, "").encode()
+    if options.encrypt and given and not given.startswith(ENCRYPTED):
+        sys.stderr.write(f"kvsstcp: error: --encrypt: the secret in {SECRET_VARIABLE} does not begin with 'tls:'\n")
+        return 1
+    secret = None if options.insecure else given or new_secret(encrypted=options.encrypt)
     with ExitStack() as stack:
         try:
             log = _logger(stack.enter_context(_log_stream(options.log_file)))
@@ -172,8 +178,7 @@ def _announce(options: argparse.Namespace, environment: Mapping[str, str]) -> No
     if options.address_file is not None:
         with open(options.address_file, "w", encoding="utf-8") as file:
             file.write(address_text(environment[HOST_VARIABLE], environment[PORT_VARIABLE]) + "\n")
-    names = [name for name in (HOST_VARIABLE, PORT_VARIABLE, SECRET_VARIABLE) if name in environment]
-    exports = "".join(f"export {name}={shlex.quote(environment[name])}\n" for name in names)
+    exports = envfile.text_of(environment)
     if options.env_file is not None:
         with os.fdopen(os.open(options.env_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             os.fchmod(file.fileno(), 0o600)  # the file may have been there before

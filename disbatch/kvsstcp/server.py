@@ -10,15 +10,20 @@ What becomes of a value that a get has taken but whose client goes: as long as T
 or RST has come) before the value went to the kernel, or as long as not all of it has gone there, the store takes the
 value back and gives it to the next. A value that went wholly to the kernel of a client that still seemed alive counts
 as received: TCP says nothing more.
+
+Strangers, who have not proved that they know the secret, wait together with the listening socket in a selector of their
+own, which the owner's sees as one descriptor. So whatever they do costs an owner no more than a share of its time.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
 import selectors
 import socket
+import sys
 import time
 from collections import deque
 from contextlib import suppress
@@ -28,7 +33,8 @@ from typing import TYPE_CHECKING
 
 from disbatch.kvsstcp import auth
 from disbatch.kvsstcp.complaints import Complaints
-from disbatch.kvsstcp.endpoint import BACKLOG, reason, tune
+from disbatch.kvsstcp.endpoint import BACKLOG, ENCRYPTED, on_this_host, reason, tune
+from disbatch.kvsstcp.rights import EVERYTHING, NO_KEY
 from disbatch.kvsstcp.store import Delivery, Store
 from disbatch.kvsstcp.wire import (
     ASTR,
@@ -49,7 +55,10 @@ from disbatch.kvsstcp.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from disbatch.kvsstcp.channel import Identity
+    from disbatch.kvsstcp.rights import Rights
 
     Handler = Callable[[bytes, bytes, int | None], None]
     """Takes the tag and the value of a put, and the peer that put it."""
@@ -57,11 +66,23 @@ if TYPE_CHECKING:
 _RECEIVE_BYTES = 64 * 1024
 _ACCEPTS_PER_TURN = 64
 _ACCEPT_PAUSE_SECONDS = 1.0
+_STRANGERS_TURN_SECONDS = 0.002
+_STRANGERS_SHARE = 0.25
+"""Time for accepting connections and for what comes before a proof, to that for the rest, in the long run."""
+_STRANGERS_CREDIT_SECONDS = 2.0
+"""How much of that time may be saved up: thousands of clients that come at once need no more."""
 _COPIED_BYTES = 16 * 1024  # up to here a value is joined to its header; above, copying costs more than a second buffer
 _PIECES_PER_SEND = 64
+_TLS = b"\x16"  # a client's first byte that means TLS; every operation begins with a letter
+TLS_HANDSHAKES = 200
+"""Connections over TLS without a proof at once: one more ends the first of them. Each takes 46 KiB."""
 _PIECE_COST = 256  # bytes that a queued piece takes beside its contents, about
 QUEUE_LIMIT = 64 * 1024**2
 """What may be queued for a client, in bytes, before the next answer ends its connection."""
+STRANGERS = 1000
+"""Connections without a proof at once: one more ends another. At most half of the files that may be open."""
+STORE_LIMIT = 4 * 1024**3
+"""What clients may fill the store with, in bytes."""
 
 _HANG_UP: int = getattr(select, "POLLRDHUP", 0)  # elsewhere than on Linux poll() tells of a broken connection alone
 
@@ -79,26 +100,47 @@ class _Listener:
 class _Connection:
     """One client: what it sent that is no request yet, and what it is sent that the kernel has not taken yet.
 
-    `handshake` is None once the client may speak. `outgoing` holds pieces, and with the last piece of an answer the
-    delivery that it makes; `watching`: it waits for the kernel to take more. `deaf`: nothing more can be sent, what it
-    sent before is still to be read.
+    `descriptor`, and not the socket, is what a selector knows: TLS puts another object in the place of the socket.
+    `handshake` is None once the client may speak; `rights` say what it may ask for then. `outgoing` holds pieces, and
+    with the last piece of an answer the delivery that it makes; `watching`: it waits for the kernel to take more.
+    `deaf`: nothing more can be sent, what it sent before is still to be read. `unfinished`: bytes of a request that has
+    not come wholly. `encrypted`: over TLS, to which its proof of a secret is to be bound.
     """
 
-    __slots__ = ("address", "deaf", "ended", "handshake", "outgoing", "parser", "peer", "queued", "socket", "watching")
+    __slots__ = (
+        *("address", "deaf", "descriptor", "encrypted", "ended", "handshake", "outgoing", "parser", "peer", "queued"),
+        *("rights", "selector", "socket", "unfinished", "watching"),
+    )
 
     def __init__(
-        self, connected: socket.socket, peer: int, address: str, limits: Limits, handshake: auth.Handshake | None
+        self,
+        connected: socket.socket,
+        selector: selectors.BaseSelector,
+        peer: int,
+        address: str,
+        limits: Limits,
+        handshake: auth.Handshake | None,
     ) -> None:
         self.socket = connected
+        self.selector = selector
+        self.descriptor = connected.fileno()
         self.peer = peer
         self.address = address
         self.parser = RequestParser(limits)
         self.handshake = handshake
+        self.rights = EVERYTHING
         self.outgoing: deque[tuple[memoryview, Delivery[_Client] | None]] = deque()
         self.queued = 0
+        self.unfinished = 0
         self.watching = False
         self.deaf = False
+        self.encrypted = False
         self.ended = False
+
+    @property
+    def host(self) -> str:
+        """Where it is, without its port."""
+        return self.address.rpartition(":")[0]
 
 
 _Client = _Connection | _Listener
@@ -108,11 +150,15 @@ class Server:
     """Serves a store to the network from inside the loop of `selector`.
 
     `at` is a listening socket, which it takes over, or a `(host, port)` to bind (OSError if that fails); port 0 is any.
-    `secret`: what clients must prove to know; None lets anyone in, which is logged once. `limits` are for proved
-    clients. `queue_limit` (bytes): a client to which more than this is unsent when it is due another answer is cut off;
-    a single answer may be of any size. `on_disconnect(peer)` is called when a connection ends that was allowed to
-    speak, but not by `close()`. `on_down()` is called when a client asks the server to end; without it, it ends.
-    `log(text)` takes lines without a line end. `clock` is in seconds and monotonic.
+    `secret`: what clients must prove to know, or several secrets, each with the rights that it gives, instead of one
+    that gives all; None lets anyone in, which is logged once; with one that begins with ENCRYPTED clients may, and
+    those on other hosts must, speak over TLS. A request beyond its rights ends a connection, as one against the
+    protocol does. `limits` are for proved clients. `queue_limit` (bytes): a client to which more than this is unsent
+    when it is due another answer is cut off; a single answer may be of any size. `store_limit` (bytes): a client that
+    puts what does not fit in any more is cut off, unless somebody takes it at once; what the owner puts always fits. As
+    many bytes again may lie in unfinished requests: then the largest is cut off. `on_disconnect(peer)` is called when a
+    connection ends that was allowed to speak, but not by `close()`. `on_down()` is called when a client asks the server
+    to end; without it, it ends. `log(text)` takes lines without a line end. `clock` is in seconds and monotonic.
     """
 
     def __init__(
@@ -120,35 +166,51 @@ class Server:
         selector: selectors.BaseSelector,
         at: socket.socket | tuple[str, int],
         *,
-        secret: bytes | None,
+        secret: bytes | Mapping[bytes, Rights] | None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         queue_limit: int = QUEUE_LIMIT,
+        store_limit: int = STORE_LIMIT,
         on_disconnect: Callable[[int], None] | None = None,
         on_down: Callable[[], None] | None = None,
         log: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._selector = selector
-        self._secret = secret
+        rights = {secret: EVERYTHING} if isinstance(secret, bytes) else secret
+        self._secrets = None if rights is None else tuple(rights)
+        self._rights = () if rights is None else tuple(rights.values())
+        self._encrypts = any(known.startswith(ENCRYPTED) for known in rights or ())
+        self._identity: Identity | None = None
         self._limits = limits
         self._queue_limit = queue_limit
+        self._store_limit = store_limit
         self._on_disconnect = on_disconnect
         self._on_down = on_down or self.close
         self._clock = clock
         self._complaints = Complaints(log, clock)
-        self._store: Store[_Client] = Store()
+        self._complaints_of_strangers = Complaints(log, clock)  # or they could silence what there is to say of others
+        self._store: Store[_Client] = Store(store_limit)
+        self._unfinished = 0
         self._connections: dict[int, _Connection] = {}
         self._strangers: dict[_Connection, float] = {}  # to deadline; in the order of both
+        self._strangers_of: dict[str, dict[_Connection, None]] = {}  # by their host
+        self._most_strangers = min(STRANGERS, _open_files() // 2)
         self._due: deque[tuple[Delivery[_Client], int | None]] = deque()
         self._performing = False
         self._peers = 0
-        self._resume_accepting: float | None = None
+        self._called: deque[tuple[selectors.SelectorKey, int]] = deque()  # at the doorstep, and was not served yet
+        self._credit = _STRANGERS_CREDIT_SECONDS
+        self._credit_of = clock()
+        self._door_shut_until: float | None = None
+        self._lacks_room = False
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self.closed = False
         self._listening = at if isinstance(at, socket.socket) else _listen(at)
         self._listening.setblocking(False)
+        self._doorstep = selectors.DefaultSelector()
         self.address: tuple[str, int] = self._listening.getsockname()[:2]
-        selector.register(self._listening, selectors.EVENT_READ, self._accept)
+        self._doorstep.register(self._listening, selectors.EVENT_READ, self._accept)
+        selector.register(self._doorstep, selectors.EVENT_READ, self._serve_doorstep)
         if secret is None and log is not None:
             log(f"the key-value store at {self.address[0]}:{self.address[1]} asks for no secret: anyone may use it")
 
@@ -187,20 +249,21 @@ class Server:
         self._perform(self._store.get(listener, key), None)
 
     def expire(self, now: float) -> float | None:
-        """End connections that took too long to prove themselves; `now` is of the same clock as the server's.
+        """End connections that took too long to prove themselves, and look after strangers again when that is due.
 
-        Returns the seconds until it wants to be called again, None for no need.
+        `now` is of the same clock as the server's. Returns the seconds until it wants to be called again, None for
+        no need.
         """
         while self._strangers:
             connection, deadline = next(iter(self._strangers.items()))
             if deadline > now:
                 break
             self._end(connection, f"no proof of the secret within {auth.HANDSHAKE_SECONDS:g} s")
-        if self._resume_accepting is not None and self._resume_accepting <= now:
-            self._accept_again()
+        if self._door_shut_until is not None and self._door_shut_until <= now:
+            self._open_door()
         deadlines = [next(iter(self._strangers.values()))] if self._strangers else []
-        if self._resume_accepting is not None:
-            deadlines.append(self._resume_accepting)
+        if self._door_shut_until is not None:
+            deadlines.append(self._door_shut_until)
         return max(0.0, min(deadlines) - now) if deadlines else None
 
     @property
@@ -211,23 +274,35 @@ class Server:
     def adopt(self, connected: socket.socket, address: str = "a local socket") -> int | None:
         """Serve a connected socket as though it had been accepted. Returns its peer; None if it could not be."""
         self._peers += 1
-        handshake, limits = None, self._limits
-        if self._secret is not None:
+        handshake, limits, selector = None, self._limits, self._selector
+        if self._secrets is not None:
+            selector = self._doorstep
             handshake = auth.AwaitingChallenge(os.urandom(auth.NONCE_BYTES).hex().encode())
             limits = auth.STRANGER_LIMITS
-        connection = _Connection(connected, self._peers, address, limits, handshake)
+        connection = _Connection(connected, selector, self._peers, address, limits, handshake)
+        on_ready = self._greet if self._encrypts else self._on_ready
         try:
             connected.setblocking(False)
-            tune(connected)
-            self._selector.register(connected, selectors.EVENT_READ, partial(self._on_ready, connection))
+            if handshake is None:
+                tune(connected)
+            selector.register(connection.descriptor, selectors.EVENT_READ, partial(on_ready, connection))
         except (OSError, ValueError) as error:  # it has gone already, or select() has no room for its number
             connected.close()
             self._complaints.say(f"cannot serve {address}: {error}")
             return None
         self._connections[connection.peer] = connection
         if handshake is not None:
+            if len(self._strangers) >= self._most_strangers:
+                self._end_a_stranger(f"more than {self._most_strangers} without a proof")
             self._strangers[connection] = self._clock() + auth.HANDSHAKE_SECONDS
+            self._strangers_of.setdefault(connection.host, {})[connection] = None
         return connection.peer
+
+    def disconnect(self, peer: int) -> None:
+        """End the connection of a peer, if there is one still; `on_disconnect` is called for it, too."""
+        connection = self._connections.get(peer)
+        if connection is not None:
+            self._end(connection)
 
     def close(self) -> None:
         """End all connections and stop listening. What is unsent is lost; may be called twice."""
@@ -235,18 +310,45 @@ class Server:
             return
         self.closed = True
         self._on_disconnect = None
-        if self._resume_accepting is None:
-            self._selector.unregister(self._listening)
-        self._resume_accepting = None
+        if self._door_shut_until is None:
+            self._selector.unregister(self._doorstep)
+        self._door_shut_until = None
+        self._lacks_room = False
+        self._called.clear()
         self._listening.close()
         for connection in list(self._connections.values()):
             self._end(connection)
+        self._doorstep.close()
 
     # Connections come and go
 
+    def _serve_doorstep(self, _mask: int) -> None:
+        """Accept connections and hear strangers, in turns and for a short while, as far as there is credit for that."""
+        began = now = self._clock()
+        self._called = self._called or deque(self._doorstep.select(0))
+        while self._called and now - began < _STRANGERS_TURN_SECONDS:
+            key, mask = self._called.popleft()
+            key.data(mask)
+            now = self._clock()
+        credit = min(_STRANGERS_CREDIT_SECONDS, self._credit + (began - self._credit_of) * _STRANGERS_SHARE)
+        self._credit, self._credit_of = credit - (now - began), now
+        if self._credit < 0 and not self.closed:
+            self._shut_door(-self._credit / _STRANGERS_SHARE)
+
+    def _shut_door(self, seconds: float) -> None:
+        """Leave those who are no clients yet alone for a while; the kernel keeps who comes and what they say."""
+        if self._door_shut_until is None:
+            self._selector.unregister(self._doorstep)
+            self._door_shut_until = self._clock() + seconds
+
+    def _open_door(self) -> None:
+        self._door_shut_until = None
+        self._lacks_room = False
+        self._selector.register(self._doorstep, selectors.EVENT_READ, self._serve_doorstep)
+
     def _accept(self, _mask: int) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
-            if self.closed or self._resume_accepting is not None:
+            if self.closed or self._door_shut_until is not None:
                 return
             try:
                 connected, address = self._listening.accept()
@@ -255,31 +357,46 @@ class Server:
             except ConnectionAbortedError:
                 continue
             except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE) and self._strangers:
+                    self._end_a_stranger("no room is left for others")
+                    continue
                 # Out of descriptors or memory: the socket stays readable, so listening on would spin. Those who wait
                 # stay in the kernel's queue until a connection ends or the pause is over.
-                self._selector.unregister(self._listening)
-                self._resume_accepting = self._clock() + _ACCEPT_PAUSE_SECONDS
+                self._shut_door(_ACCEPT_PAUSE_SECONDS)
+                self._lacks_room = True
                 self._complaints.say(f"cannot accept connections for now: {reason(error)}")
                 return
             self.adopt(connected, f"{address[0]}:{address[1]}")
 
-    def _accept_again(self) -> None:
-        self._resume_accepting = None
-        self._selector.register(self._listening, selectors.EVENT_READ, self._accept)
+    def _end_a_stranger(self, complaint: str) -> None:
+        """End the one that has been here for longest of the host that has most of them: a flood drives out itself."""
+        crowd = max(self._strangers_of.values(), key=len)
+        self._end(next(iter(crowd)), complaint)
+
+    def _is_stranger_no_more(self, connection: _Connection) -> None:
+        del self._strangers[connection]
+        crowd = self._strangers_of[connection.host]
+        del crowd[connection]
+        if not crowd:
+            del self._strangers_of[connection.host]
 
     def _end(self, connection: _Connection, complaint: str = "") -> None:
         """End a connection and give what it did not receive to others; a complaint is logged."""
         if connection.ended:
             return
         connection.ended = True
-        self._selector.unregister(connection.socket)  # before the close: a raw epoll could go on reporting it
+        connection.selector.unregister(connection.descriptor)  # before the close: a raw epoll could go on reporting it
         connection.socket.close()
         del self._connections[connection.peer]
-        self._strangers.pop(connection, None)
+        self._unfinished -= connection.unfinished
+        complaints = self._complaints
+        if connection in self._strangers:
+            self._is_stranger_no_more(connection)
+            complaints = self._complaints_of_strangers
         if complaint:
-            self._complaints.say(f"ended the connection of {connection.address}: {complaint}")
-        if self._resume_accepting is not None:
-            self._accept_again()
+            complaints.say(f"ended the connection of {connection.address}: {complaint}")
+        if self._lacks_room:
+            self._open_door()
         self._withdraw(connection)
         if self._on_disconnect is not None and connection.handshake is None:
             self._on_disconnect(connection.peer)
@@ -290,6 +407,37 @@ class Server:
         connection.outgoing.clear()
         connection.queued = 0
         self._perform(self._store.forget(connection, unreceived), None)
+
+    def _greet(self, connection: _Connection, mask: int) -> None:
+        """Find out by a client's first byte whether it encrypts, and whether it may do without."""
+        try:
+            first = connection.socket.recv(1, socket.MSG_PEEK)
+            if first == _TLS:
+                self._make_room_for_tls()
+                connection.socket = self._own_identity().wrap(connection.socket)
+                connection.encrypted = True
+            elif first and not on_this_host(connection.socket):
+                self._end(connection, "it does not encrypt, as other hosts must")
+                return
+        except (BlockingIOError, InterruptedError):
+            return
+        except (OSError, ImportError) as error:
+            self._end(connection, f"cannot serve it: {error}")
+            return
+        connection.selector.modify(connection.descriptor, selectors.EVENT_READ, partial(self._on_ready, connection))
+        self._on_ready(connection, mask)
+
+    def _make_room_for_tls(self) -> None:
+        begun = [stranger for stranger in self._strangers if stranger.encrypted]
+        if len(begun) >= TLS_HANDSHAKES:
+            self._end(begun[0], f"more than {TLS_HANDSHAKES} over TLS without a proof")
+
+    def _own_identity(self) -> Identity:
+        if self._identity is None:
+            from disbatch.kvsstcp.channel import Identity  # noqa: PLC0415 - takes long, and few runs need it
+
+            self._identity = Identity()
+        return self._identity
 
     # What clients send
 
@@ -304,8 +452,10 @@ class Server:
             count = connection.socket.recv_into(self._buffer)
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:
-            count = 0
+        except OSError as error:
+            failed = connection.encrypted and connection.handshake is not None  # as likely ours as an attacker's
+            self._end(connection, reason(error) if failed else "")
+            return
         if count == 0:
             self._end(connection)
             return
@@ -318,12 +468,23 @@ class Server:
             self._end(connection, str(error))
         except MemoryError:
             self._end(connection, "no memory for what it sends")
+        else:
+            self._count_unfinished(connection)
+
+    def _count_unfinished(self, connection: _Connection) -> None:
+        self._unfinished += connection.parser.held - connection.unfinished
+        connection.unfinished = connection.parser.held
+        if self._unfinished > self._store_limit:
+            largest = max(self._connections.values(), key=lambda one: one.unfinished)
+            self._end(largest, f"more than {self._store_limit} bytes of unfinished requests, most of them its own")
 
     def _serve(self, connection: _Connection, request: Request) -> None:
         if connection.handshake is not None:
             self._shake_hands(connection, connection.handshake, request)
+        elif not connection.rights.allow(request):
+            raise ProtocolError(f"its secret gives no right to {_words_for(request)}")
         elif isinstance(request, Put):
-            _refuse_reserved(request.key)
+            self._refuse_too_much(request.key, request.value)
             self._perform(self._store.put(request.key, request.tag, request.value), connection.peer)
         elif isinstance(request, Get):
             _refuse_reserved(request.key)
@@ -332,7 +493,7 @@ class Server:
             _refuse_reserved(request.key)
             self._perform(self._store.view(connection, request.key), None)
         elif isinstance(request, Monitor):
-            _refuse_reserved(request.monitor_key)
+            self._refuse_too_much(request.monitor_key, request.key)
             self._store.monitor(request.monitor_key, request.key, request.events)
         elif isinstance(request, Dump):
             self._dump(connection)
@@ -341,22 +502,46 @@ class Server:
         elif isinstance(request, Down):
             self._on_down()
 
+    def _refuse_too_much(self, key: bytes, value: bytes) -> None:
+        _refuse_reserved(key)
+        if not self._store.fits(key, value):
+            raise ProtocolError(f"no room for what it puts: the store takes {self._store_limit} bytes")
+
     def _dump(self, connection: _Connection) -> None:
         from disbatch.kvsstcp.dump import encode_snapshot  # noqa: PLC0415 - pickle takes long to import
 
-        self._send(connection, encode_dump_reply(encode_snapshot(self._store.snapshot())))
+        seen = self._store.snapshot(connection.rights.view)
+        self._send(connection, encode_dump_reply(encode_snapshot(seen)))
 
     def _shake_hands(self, connection: _Connection, handshake: auth.Handshake, request: Request) -> None:
-        if self._secret is None:
+        if self._secrets is None:
             raise ValueError("a handshake without a secret")
-        after, answer = auth.advance(self._secret, handshake, request)
+        secrets = self._secrets
+        if connection.encrypted:
+            certificate = self._own_identity().certificate
+            secrets = tuple(auth.bound_secret(secret, certificate) for secret in secrets)
+        after, answer = auth.advance(secrets, handshake, request)
         connection.handshake = after
         if isinstance(after, auth.Proved):
-            connection.handshake = None
-            connection.parser.limits = self._limits
-            del self._strangers[connection]
+            self._let_in(connection, self._rights[after.which])
         if answer is not None:
             self._send(connection, encode_reply(ASTR, answer))
+
+    def _let_in(self, connection: _Connection, rights: Rights) -> None:
+        """Make a stranger a client, with these rights."""
+        try:
+            tune(connection.socket)  # not before: it is a quarter of what a stranger costs
+            self._selector.register(connection.descriptor, _events(connection), partial(self._on_ready, connection))
+        except (OSError, ValueError) as error:  # as in `adopt`
+            raise ProtocolError(f"cannot be served: {error}") from error
+        connection.selector.unregister(connection.descriptor)
+        connection.selector = self._selector
+        connection.handshake = None
+        connection.rights = rights
+        # A value is refused at its length, its key only when all of it has come: who may put nothing sends little.
+        value_limit = auth.STRANGER_LIMITS.value if rights.put == NO_KEY else self._limits.value
+        connection.parser.limits = Limits(self._limits.key, value_limit)
+        self._is_stranger_no_more(connection)
 
     # What clients are sent
 
@@ -442,8 +627,17 @@ class Server:
         if connection.watching == writable:
             return
         connection.watching = writable
-        events = selectors.EVENT_READ | selectors.EVENT_WRITE if writable else selectors.EVENT_READ
-        self._selector.modify(connection.socket, events, partial(self._on_ready, connection))
+        connection.selector.modify(connection.descriptor, _events(connection), partial(self._on_ready, connection))
+
+
+def _events(connection: _Connection) -> int:
+    return selectors.EVENT_READ | selectors.EVENT_WRITE if connection.watching else selectors.EVENT_READ
+
+
+def _open_files() -> int:
+    """How many files this process may have open."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _listen(address: tuple[str, int]) -> socket.socket:
@@ -459,6 +653,11 @@ def _has_hung_up(connected: socket.socket) -> bool:
     poller = select.poll()
     poller.register(connected, _HANG_UP)
     return bool(poller.poll(0))
+
+
+def _words_for(request: Request) -> str:
+    name = type(request).__name__.lower()
+    return f"{name} {request.key[:40]!r}" if isinstance(request, Put | Get | View | Monitor) else name
 
 
 def _refuse_reserved(key: bytes) -> None:

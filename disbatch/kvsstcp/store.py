@@ -6,18 +6,20 @@ know what a client is (any hashable will do), how values travel, or what is insi
 Monitors: a record is a value with the tag ASTR, the letter of the event, a colon and the key: `p:results`. Events are
 of what was done: g a value was taken, v one was looked at, p one was put, w a get or view had to wait. Records are put
 by the store itself and are no event p of the monitor key, or a monitor key that watches itself would never come to an
-end. A key is a monitor key as long as at least one event is recorded under it.
+end. A key is a monitor key as long as at least one event is recorded under it. What does not fit in is not recorded.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from disbatch.kvsstcp.rights import EVERY_KEY
 from disbatch.kvsstcp.wire import ASTR, Plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
 ClientT = TypeVar("ClientT")
 
@@ -29,6 +31,11 @@ _SHOWN_HEAD, _SHOWN_TAIL = 24, 23
 
 _LONG = 1 << 16
 """Bytes of a value behind which no other is put: each makes it anew."""
+
+_KEY_COST = 1024
+"""Bytes that a key, or a monitor, takes beside names and values, about."""
+_VALUE_COST = 128
+"""Bytes that a value takes beside itself, about."""
 
 Newest = tuple[bytes, bytes] | tuple[bytes, bytes | None, int]
 Snapshot = tuple[list[int], list[tuple[bytes, int]], list[tuple[bytes, int, Newest]]]
@@ -65,15 +72,32 @@ class _Waiters(Generic[ClientT]):
 
 
 class Store(Generic[ClientT]):
-    """Keys and their values, clients and their waits. A client has at most one wait: a new one cancels the old."""
+    """Keys and their values, clients and their waits. A client has at most one wait: a new one cancels the old.
 
-    def __init__(self) -> None:
+    `limit` (bytes): what clients may fill it with. It is for whoever puts something to ask `fits`.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self._limit = limit
+        self._size = 0
         self._values: dict[bytes, deque[tuple[bytes, bytes]]] = {}
         self._waiters: dict[bytes, _Waiters[ClientT]] = {}
         self._awaited: dict[ClientT, bytes] = {}
         self._watches: dict[bytes, dict[bytes, bytes]] = {}  # watched key -> monitor key -> events
         self._noted: deque[tuple[bytes, bytes]] = deque()
         self._gets = self._puts = self._views = self._waits = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that values, keys and monitors take, about."""
+        return self._size
+
+    def fits(self, key: bytes, value: bytes) -> bool:
+        """Whether a value may be put: there is room, or somebody takes it at once."""
+        waiters = self._waiters.get(key)
+        if waiters is not None and waiters.gets:
+            return True
+        return self._size + len(key) + len(value) + _KEY_COST + _VALUE_COST <= self._limit
 
     def put(self, key: bytes, tag: bytes, value: bytes) -> list[Delivery[ClientT]]:
         """Add a value: every waiting view gets it, the first waiting get takes it; untaken it becomes the newest."""
@@ -96,6 +120,7 @@ class Store(Generic[ClientT]):
         self._puts += 1
         self._note(_PUT, key)
         values[-1] = (tag, values[-1][1] + value)
+        self._size += len(value)
         self._record(deliveries)
         return deliveries
 
@@ -145,13 +170,15 @@ class Store(Generic[ClientT]):
 
         What other monitor keys are told of `key`, and what this one is told of other keys, stays as it is.
         """
+        watches = self._watches.setdefault(key, {})
+        cost = len(key) + len(monitor_key) + _KEY_COST
+        self._size += cost * (bool(events) - (monitor_key in watches))
         if events:
-            self._watches.setdefault(key, {})[monitor_key] = events
+            watches[monitor_key] = events
             return
-        watches = self._watches.get(key, {})
         watches.pop(monitor_key, None)
         if not watches:
-            self._watches.pop(key, None)
+            del self._watches[key]
 
     def cancel(self, client: ClientT) -> None:
         """End the wait of `client`, if it has one, without an answer."""
@@ -178,20 +205,35 @@ class Store(Generic[ClientT]):
                 if not self._offer(delivery.key, delivery.tag, delivery.value, deliveries):
                     returned.append(delivery)
         for delivery in reversed(returned):
-            self._values.setdefault(delivery.key, deque()).appendleft((delivery.tag, delivery.value))
+            self._hold(delivery.key, delivery.value).appendleft((delivery.tag, delivery.value))
         self._record(deliveries)
         return deliveries
 
-    def snapshot(self) -> Snapshot:
-        """Return what is in the store, in builtin types alone."""
+    def snapshot(self, keys: Container[bytes] = EVERY_KEY) -> Snapshot:
+        """Return what is in the store under `keys`, in builtin types alone; the counts are of all of it."""
         counts = [self._gets, self._puts, self._views, self._waits]
-        waiting = [(key, len(waiters.gets) + len(waiters.views)) for key, waiters in sorted(self._waiters.items())]
-        held = [(key, len(values), _summary(*values[-1])) for key, values in sorted(self._values.items())]
+        waiting = [
+            (key, len(waiters.gets) + len(waiters.views))
+            for key, waiters in sorted(self._waiters.items())
+            if key in keys
+        ]
+        held = [
+            (key, len(values), _summary(*values[-1])) for key, values in sorted(self._values.items()) if key in keys
+        ]
         return counts, waiting, held
 
     def _add(self, key: bytes, tag: bytes, value: bytes, deliveries: list[Delivery[ClientT]]) -> None:
         if not self._offer(key, tag, value, deliveries):
-            self._values.setdefault(key, deque()).append((tag, value))
+            self._hold(key, value).append((tag, value))
+
+    def _hold(self, key: bytes, value: bytes) -> deque[tuple[bytes, bytes]]:
+        """Count a value, and return the values of its key, to which it is to be added."""
+        values = self._values.get(key)
+        if values is None:
+            values = self._values[key] = deque()
+            self._size += len(key) + _KEY_COST
+        self._size += len(value) + _VALUE_COST
+        return values
 
     def _offer(self, key: bytes, tag: bytes, value: bytes, deliveries: list[Delivery[ClientT]]) -> bool:
         """Serve all waiting views and the first waiting get, in the order in which they came; whether it was taken."""
@@ -224,8 +266,10 @@ class Store(Generic[ClientT]):
         if values is None:
             return None
         found = values.popleft()
+        self._size -= len(found[1]) + _VALUE_COST
         if not values:  # or a run that uses each key once would grow for ever
             del self._values[key]
+            self._size -= len(key) + _KEY_COST
         return found
 
     def _waiters_of(self, client: ClientT, key: bytes) -> _Waiters[ClientT]:
@@ -251,7 +295,9 @@ class Store(Generic[ClientT]):
         while self._noted:
             event, key = self._noted.popleft()
             for monitor_key in self._monitors(event, key):
-                self._add(monitor_key, ASTR, event + b":" + key, deliveries)
+                record = event + b":" + key
+                if self.fits(monitor_key, record):
+                    self._add(monitor_key, ASTR, record, deliveries)
 
     def _monitors(self, event: bytes, key: bytes) -> list[bytes]:
         """Return the monitor keys to be told of an event, each once."""

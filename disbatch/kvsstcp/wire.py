@@ -191,6 +191,11 @@ class RequestParser:
         """Whether bytes of an unfinished request are held: at the end of a connection, that it broke off."""
         return bool(self._buffer)
 
+    @property
+    def held(self) -> int:
+        """How many bytes of an unfinished request are held."""
+        return len(self._buffer)
+
     def feed(self, data: Data) -> Iterator[Request]:
         """Take over `data` at once (its memory may be used again) and return an iterator that parses as it is pulled.
 

@@ -6,6 +6,7 @@ argument, and in the answers of `Outside`.
 
 from __future__ import annotations
 
+from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.records import record
 
 TYPE_CHECKING = False
@@ -95,6 +96,14 @@ class EngineCall:
         import shlex  # noqa: PLC0415 - it takes `re`, together 2 ms, which an engine on this machine need not wait for
 
         return shlex.join(self.elsewhere())
+
+
+def for_script(environment: Mapping[str, str]) -> dict[str, str]:
+    """Environment of a context as it may travel to where the script starts an engine, which has the secret of its own.
+
+    How it travels is up to the resource manager: others may be able to read it.
+    """
+    return {name: value for name, value in environment.items() if name != SECRET_VARIABLE}
 
 
 @record

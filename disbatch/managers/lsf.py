@@ -13,7 +13,7 @@ blaunch in IBM's documentation of Spectrum LSF 10.1:
 from __future__ import annotations
 
 from disbatch.errors import ResourceError
-from disbatch.managers.base import Start
+from disbatch.managers.base import Start, for_script
 from disbatch.managers.job import Job, guarded, node_name, number, slots_of_lines
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ class Lsf(Job):
         return slots_of_pairs(self._wanted("LSB_MCPU_HOSTS"))
 
     def _launch(self, node: str, engine: EngineCall) -> Start:
-        return Start((self.launcher, "-z", node, guarded(engine)), status_tells=False)
+        return Start((self.launcher, "-z", node, guarded(engine)), for_script(self._environment), status_tells=False)
 
 
 def slots_of_pairs(text: str) -> list[tuple[str, int]]:

@@ -13,7 +13,7 @@ OpenPBS, and from pbsdsh(1B) and "Exported batch environment variables" of Torqu
 
 from __future__ import annotations
 
-from disbatch.managers.base import Start
+from disbatch.managers.base import Start, for_script
 from disbatch.managers.job import Job, number, slots_of_lines
 
 TYPE_CHECKING = False
@@ -39,7 +39,8 @@ class Pbs(Job):
         return [(name, each) for name in self._lines]
 
     def _launch(self, node: str, engine: EngineCall) -> Start:
-        return Start((self.launcher, "-n", str(self._lines.index(node)), "--", *engine.elsewhere()), status_tells=False)
+        command = (self.launcher, "-n", str(self._lines.index(node)), "--", *engine.elsewhere())
+        return Start(command, for_script(self._environment), status_tells=False)
 
 
 def cores_of_a_line(lines: list[str], environment: Mapping[str, str]) -> int:

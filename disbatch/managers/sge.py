@@ -13,8 +13,7 @@ Pure. The facts are from the manual pages sge_pe(5) and sge_submit(1) of Son of 
 from __future__ import annotations
 
 from disbatch.errors import ResourceError
-from disbatch.kvsstcp.auth import SECRET_VARIABLE
-from disbatch.managers.base import Start
+from disbatch.managers.base import Start, for_script
 from disbatch.managers.job import Job, guarded, node_name, number
 
 TYPE_CHECKING = False
@@ -41,10 +40,9 @@ class GridEngine(Job):
         return [(node_name(self._wanted("HOSTNAME")), 1)]
 
     def _launch(self, node: str, engine: EngineCall) -> Start:
-        # Others could read it in that file, and the script that starts the engine has the secret of its own.
-        kept = {name: value for name, value in self._environment.items() if name != SECRET_VARIABLE}
         # Unguarded, a signal that ends an engine would end the whole job.
-        return Start((self.launcher, "-inherit", "-V", node, guarded(engine)), kept, status_tells=False)
+        command = (self.launcher, "-inherit", "-V", node, guarded(engine))
+        return Start(command, for_script(self._environment), status_tells=False)
 
 
 def slots_of_queues(text: str) -> list[tuple[str, int]]:

@@ -10,7 +10,7 @@ import re
 
 from disbatch.errors import ResourceError
 from disbatch.layout import cylinders_of
-from disbatch.managers.base import Start
+from disbatch.managers.base import Start, for_script
 from disbatch.messages import NodeOffer
 from disbatch.records import record
 
@@ -188,7 +188,7 @@ class Slurm:
 
     def __init__(self, environment: Mapping[str, str], srun_options: Sequence[str] | None = None) -> None:
         self._job = allocation(environment)
-        self._srun_environment = srun_environment(environment, srun_options)
+        self._srun_environment = srun_environment(for_script(environment), srun_options)
         self.label = f"J{self._job.job}"
         here = environment.get("SLURMD_NODENAME", "")
         self.own_node = here if any(node.name == here for node in self._job.nodes) else ""

@@ -214,17 +214,6 @@ def test_a_directory_that_cannot_be_written(work: Workplace, prefix: tuple[str, 
         work.directory.chmod(0o755)
 
 
-def test_a_full_disk(work: Workplace) -> None:
-    """The file size limit stands in for it: writing beyond fails in the same way."""
-    tasks = work.write("tasks", *["echo 0123456789012345678901234567890123456789"] * 400)
-    limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "limited", *DISBATCH]
-    done = work.run(*HERE, "--logfile", "/dev/null", tasks.name, program=limited)
-    assert done.returncode == 1
-    assert "cannot write the status file: File too large" in done.stderr
-    assert "Traceback" not in done.stderr
-    work.await_silence()
-
-
 # Mistakes in the task file.
 
 

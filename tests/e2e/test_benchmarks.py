@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         ("resume", "--tasks 100 --rounds 1", "lines/s"),
         ("idle", "--seconds 0.1 --rounds 1", "keeper"),
         ("growth", "--rounds 1", "first task of an added context"),
+        ("loss", "--rounds 1", "starts elsewhere"),
         ("launches", "--nodes 1,3", "last first task"),
         ("scale", "--engines 2 --cylinders 2 --tasks 1000 --seconds 0", "tasks/s"),
+        ("attack", "--rounds 1 --seconds 0.2 --only wrong nonsense", "nonsense"),
         ("store", "--idle 2 --busy 2 --seconds 0.1", "2 busy without the idle ones"),
     ],
 )

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from disbatch.driver.membership import GIVE_BACK_AFTER
 from tests.e2e.support import AFTER_KILL, CHECKOUT, DISBATCH, PATIENCE, eventually, finish, read_status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.e2e.support import Workplace
 
 SIGNALS = pytest.mark.parametrize(
@@ -293,8 +294,9 @@ def test_a_signal_at_any_moment_of_the_start(work: Workplace, delay: int) -> Non
     work.await_silence(AFTER_KILL)
 
 
-def test_a_stopped_task_ends_too(work: Workplace) -> None:
-    run = begin(work, "touch begun.0; kill -STOP $$; sleep 300")
+@pytest.mark.parametrize("stopped", ["$$", "0"], ids=["bash", "its group"])
+def test_a_stopped_task_ends_too(work: Workplace, stopped: str) -> None:
+    run = begin(work, f"touch begun.0; kill -STOP {stopped}; sleep 300")
     run.terminate()
     assert finish(run, timeout=PATIENCE).returncode == 143
     assert [(line.flags, line.return_code) for line in work.status()] == [("R  Z", -signal.SIGTERM)]
@@ -328,13 +330,13 @@ def test_a_lost_terminal_ends_a_run(work: Workplace) -> None:
 
 
 class Terminal:
-    """A run of disbatch on a terminal of its own: the driver's session has it as its controlling one."""
+    """disbatch, or another program, on a terminal of its own: its session has it as its controlling one."""
 
-    def __init__(self, work: Workplace, *arguments: str) -> None:
+    def __init__(self, work: Workplace, *arguments: str, program: Sequence[str] = DISBATCH) -> None:
         self.pid, self._descriptor = pty.fork()
         if self.pid == 0:  # pragma: no cover - the child
             os.chdir(work.directory)
-            os.execve(DISBATCH[0], [*DISBATCH, *arguments], work.environment)  # noqa: S606 - no shell is wanted
+            os.execvpe(program[0], [*program, *arguments], work.environment)  # noqa: S606 - no shell is wanted
         self.output = b""
 
     def type(self, key: bytes) -> None:
@@ -380,6 +382,64 @@ def test_ctrl_c_typed_twice(work: Workplace) -> None:
     assert terminal.end() == 130
     assert b"Traceback" not in terminal.output
     assert [line.return_code for line in work.status()] == [-signal.SIGKILL] * 2
+
+
+CTRL_Z = b"\x1a"
+
+SHELL = ("env", "LC_ALL=C", "HISTFILE=", "bash", "--norc", "--noprofile", "-i")
+"""A shell that controls its jobs, as that of a user does."""
+
+
+@pytest.mark.parametrize("goes_on", [b"bg; wait %1", b"fg"])
+def test_ctrl_z_typed_stops_the_driver_alone_and_every_task_runs_once_when_it_goes_on(
+    work: Workplace, goes_on: bytes
+) -> None:
+    begins = "echo $DISBATCH_TASKID >> ran; touch begun.$DISBATCH_TASKID"
+    # The first two outlive the lease of their engine: it does not end while the driver is stopped so.
+    waits = "until [ -e go ]; do sleep 0.02; done; [ $DISBATCH_TASKID -gt 1 ] || sleep 4"
+    tasks = work.write("tasks", *[f"{begins}; {waits}; touch end.$DISBATCH_TASKID"] * 6)
+    terminal = Terminal(work, program=SHELL)
+    periods = ("--heartbeat", "0.3", "--heartbeat-patience", "3")
+    command = shlex.join([*DISBATCH, *periods, "-s", "localhost:2", "-p", "run", tasks.name])
+    terminal.type(f"{command}\n".encode())
+    for task in ("0", "1"):
+        work.await_file(f"begun.{task}")
+    terminal.type(CTRL_Z)
+    terminal.read_until(b"Stopped")
+    for log in ("run_SSH0_localhost_engine_0.log", "run_SSH0.context.log"):
+        eventually(lambda log=log: "the driver has been stopped" in work.text(log), f"word of it in {log}")  # type: ignore[misc]
+    work.write("go")
+    for task in ("0", "1"):
+        work.await_file(f"end.{task}")  # engines go on
+    assert not read_status(work.directory / "run_status.txt")
+    terminal.type(goes_on + b"; echo the status was $?\n")
+    terminal.read_until(b"the status was 0")
+    terminal.type(b"exit\n")
+    terminal.end()
+    assert "the driver goes on" in work.text("run_SSH0_localhost_engine_0.log")
+    assert sorted(work.text("ran").split()) == [str(number) for number in range(6)]
+    lines = read_status(work.directory / "run_status.txt")
+    assert sorted((line.task_id, line.return_code) for line in lines) == [(number, 0) for number in range(6)]
+
+
+def test_a_run_that_is_stopped_a_second_time_can_still_be_ended(work: Workplace) -> None:
+    terminal = Terminal(work, program=SHELL)
+    tasks = work.write("tasks", LONG)
+    terminal.type(f"{shlex.join([*DISBATCH, '-s', 'localhost:1', '-p', 'run', tasks.name])}\n".encode())
+    work.await_file("begun.0")
+    log = "run_SSH0_localhost_engine_0.log"
+    for times in (1, 2):
+        terminal.output = b""
+        terminal.type(CTRL_Z)
+        terminal.read_until(b"Stopped")
+        terminal.type(b"fg\n")
+        # A key that comes before the shell has handed over the terminal would go to the shell.
+        eventually(lambda times=times: work.text(log).count("the driver goes on") == times, "it goes on")  # type: ignore[misc]
+    terminal.type(CTRL_C)
+    terminal.read_until(b"1 interrupted")
+    terminal.type(b"exit\n")
+    terminal.end()
+    assert [line.flags for line in read_status(work.directory / "run_status.txt")] == ["R  Z"]
 
 
 # By `kill -9` of a part of it.
@@ -433,7 +493,7 @@ def test_the_task_of_a_killed_engine_runs_on_another_when_it_cannot_run_any_more
 ) -> None:
     name = os.uname().nodename
     tasks = work.write("tasks", *["touch begun.$DISBATCH_TASKID; until [ -e go ]; do sleep 0.02; done"] * 2)
-    run = work.start("-s", f"localhost:1,{name}:1", tasks.name)
+    run = work.start("--heartbeat", "1", "--heartbeat-patience", "10", "-s", f"localhost:1,{name}:1", tasks.name)
     work.await_file("begun.0")
     work.await_file("begun.1")
     there = [process for process in work.processes() if f"--node={name}" in process.command]
@@ -451,8 +511,8 @@ def test_the_task_of_a_killed_engine_runs_on_another_when_it_cannot_run_any_more
     assert sorted(line.task_id for line in lines) == [0, 1]
     assert {line.node for line in lines} == {"localhost"}
     assert {line.return_code for line in lines} == {0}
-    # Without the keeper nobody knows whether the task has ended.
-    assert (max(line.start for line in lines) - lost > GIVE_BACK_AFTER) is with_keeper
+    # Without the keeper nobody knows whether the task has ended, until the lease of its engine has.
+    assert (max(line.start for line in lines) - lost > 7) is with_keeper
 
 
 def test_a_run_goes_on_without_its_context(work: Workplace) -> None:
@@ -465,7 +525,7 @@ def test_a_run_goes_on_without_its_context(work: Workplace) -> None:
     assert [line.task_id for line in work.status()] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=["SIGTERM", "SIGINT", "SIGHUP"])
 @pytest.mark.parametrize("part", ["context", "keeper", "engine"])
 def test_a_signal_to_a_part_ends_it_in_order(work: Workplace, part: str, number: signal.Signals) -> None:
     run = begin(work, "#DISBATCH PERENGINE STOP touch stopped", LONG)

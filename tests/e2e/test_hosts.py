@@ -114,6 +114,34 @@ def test_a_cut_host_is_silent_and_its_connections_outlive_the_cut(hosts: Hosts) 
 
 
 @pytest.mark.ssh
+def test_what_is_misdirected_is_lost_one_way(hosts: Hosts) -> None:
+    login, h2 = hosts["login"], hosts["h2"]
+    session = login.popen([*SSH, "h2", "cat; echo end"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with session:
+        assert session.stdin is not None
+        assert session.stdout is not None
+        print("before", file=session.stdin, flush=True)
+        assert session.stdout.readline() == "before\n"
+        h2.misdirect([login])
+        print("during", file=session.stdin, flush=True)
+        assert "timed out" in login.run([*SSH, "h2", "true"]).stderr
+        assert hosts["h1"].run([*SSH, "h2", "hostname"]).stdout == "h2\n"
+        h2.find_again([login])
+        assert session.stdout.readline() == "during\n"
+
+
+@pytest.mark.ssh
+def test_a_longer_cable_is_slower_and_loses_nothing(hosts: Hosts) -> None:
+    login, h2 = hosts["login"], hosts["h2"]
+    text = "".join(f"{number}\n" for number in range(5_000))
+    for delay in (0.02, 0.05, 0.0):
+        h2.lengthen(delay)
+        begun = time.monotonic()
+        assert login.run([*SSH, "h2", "cat"], text=text).stdout == text
+        assert time.monotonic() - begun > 10 * delay
+
+
+@pytest.mark.ssh
 def test_reset_leaves_nothing_of_a_test(hosts: Hosts) -> None:
     hosts["h1"].run([*SSH, "localhost", "nohup sleep 60 > /dev/null 2>&1 &"])
     await_true(lambda: ("sleep", "60") in {process.command for process in hosts["h1"].processes()})

@@ -333,7 +333,7 @@ def test_a_client_in_raw_bytes_as_any_language_may_write_it(insecure: Served) ->
 
 def test_a_barrier_s_key_is_in_the_store_of_the_run(work: Workplace) -> None:
     kvsstcp = shlex.join([sys.executable, "-m", "disbatch.kvsstcp"])
-    look = f'eval "$(grep KVSSTCP_SECRET= run_dbUtil.sh)"; there="-s $(cat run_kvsinfo.txt)"; {kvsstcp}'
+    look = f'export $(./run_dbUtil.sh --kvs-env); there="-s $(cat run_kvsinfo.txt)"; {kvsstcp}'
     tasks = work.write(
         "tasks",
         "true",

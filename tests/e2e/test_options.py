@@ -258,7 +258,7 @@ def test_the_store_is_closed_to_strangers(work: Workplace) -> None:
     process, content = running(work)
     assert re.fullmatch(r"\S+:\d+\n", content)
     (script,) = work.directory.glob("*_dbUtil.sh")
-    found = re.search(r"KVSSTCP_SECRET='?([^'\n]+)", script.read_text(encoding="utf-8"))
+    found = re.search(r"--kvs-env\) KVSSTCP_SECRET=(\S+)", script.read_text(encoding="utf-8"))
     assert found is not None
     address = f"127.0.0.1:{content.strip().rpartition(':')[2]}"
     assert view(address, found[1]) == 0

@@ -155,6 +155,36 @@ def test_a_signal_to_all_processes_of_a_node_ends_them_in_order(
     work.await_silence()
 
 
+def test_tasks_that_die_of_a_signal_that_drains_their_node_run_again_and_those_that_live_through_it_finish(
+    work: Workplace, path: str
+) -> None:
+    """As a resource manager sends it: to all processes of the node, its tasks too."""
+    waits = "echo $DISBATCH_TASKID >> ran; touch begun.$PLACE; until [ -e go ]; do sleep 0.01; done"
+    lives = f"trap '' USR1; {waits}; sleep 1"  # for longer than the engine doubts what ends
+    run = begin(work, path, lives, *[f"{waits}; exit $PLACE"] * 2, "true")
+    drained = [process.pid for process in work.processes() if process.role == "--engine"]
+    tasks = [process.pid for process in work.processes() if process.parent in drained and process.pid not in drained]
+    engine = process_of(work, 0).pid
+    os.kill(engine, signal.SIGSTOP)  # so that what the signal does is there when it looks, however busy this machine is
+    mortal = [pid for pid in tasks if variables_of(pid)["DISBATCH_TASKID"] != "0"]
+    for pid in drained + tasks:
+        os.kill(pid, signal.SIGUSR1)
+    eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in mortal), "tasks to die of it")
+    os.kill(engine, signal.SIGCONT)
+    eventually(lambda: "told to finish" in log_of_engine(work.directory), "the engine to be told")
+    work.write("go")
+    assert run.stderr is not None
+    assert b"the run waits for resources" in run.stderr.readline()
+    (script,) = work.directory.glob("*_dbUtil.sh")
+    added = work.start("-s", "localhost:1", program=[script], env={"PLACE": "0"})
+    done = finish(run)
+    assert (done.returncode, finish(added).returncode) == (0, 0)
+    assert sorted(work.text("ran").split()) == ["0", "1", "1", "2", "2"]
+    assert sorted((line.task_id, line.return_code) for line in work.status()) == [(0, 0), (1, 0), (2, 0), (3, 0)]
+    assert "lost the process" not in log_of_engine(work.directory)
+    work.await_silence()
+
+
 def test_nothing_outlives_an_engine_that_is_killed(work: Workplace, path: str) -> None:
     deaf = "trap '' TERM; setsid sleep 300 & " + LONG
     run = begin(work, path, deaf, LONG, LONG)

@@ -37,8 +37,8 @@ def ran(work: Workplace) -> list[tuple[int, int]]:
 
 
 def client_of(work: Workplace) -> KVSClient:
-    """A client of the run's store, as any program can be that belongs to the run."""
-    secret = re.search(r"KVSSTCP_SECRET=(\w+)", work.text("run_dbUtil.sh"))
+    """A client of the run's store, as one is who may look and stop what runs."""
+    secret = re.search(r"--stop\) KVSSTCP_SECRET=(\S+)", work.text("run_dbUtil.sh"))
     assert secret is not None
     return KVSClient(work.text("run_kvsinfo.txt").strip(), secret=secret[1])
 
@@ -46,8 +46,8 @@ def client_of(work: Workplace) -> KVSClient:
 def tell(work: Workplace, message: messages.Message) -> None:
     """Say something to the driver."""
     with client_of(work) as client:
-        client.put(messages.driver_key("run"), messages.encode(message), messages.TAG)
-        client.confirm()
+        client.put(messages.orders_key("run"), messages.encode(message), messages.TAG)
+        state_of(client)  # the answer comes when the order has been taken
 
 
 # Without resources at first
@@ -169,6 +169,30 @@ def test_what_is_stopped_now_ends_what_it_runs_which_runs_again_elsewhere(
     assert finish(two, timeout=PATIENCE).returncode == 0
     assert ran(work) == [(0, 0), (0, 1), (1, 1), (2, 1), (3, 1)]
     assert sorted(line.task_id for line in read_status(work.directory / "run_status.txt")) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "clings",
+    [
+        "kill -STOP 0; sleep 300",
+        "trap '' TERM HUP INT; sleep 300; sleep 300",
+        "(setsid bash -c 'trap \"\" TERM HUP INT; sleep 300; true' > /dev/null 2>&1 &); sleep 300; true",
+    ],
+    ids=["stopped", "deaf", "forks away"],
+)
+def test_a_task_that_clings_to_an_engine_that_is_stopped_now_runs_again_elsewhere(work: Workplace, clings: str) -> None:
+    task = f"{NOTE}; [ $DISBATCH_ENGINE_RANK != 0 ] || {{ touch begun.0; {clings}; }}"
+    run = work.start("-s", "localhost:1", "-p", "run", work.write("tasks", task).name)
+    work.await_file("begun.0")
+    tell(work, messages.StopEngine(0, now=True))
+    eventually(lambda: "leaving" in log_of_engine(work, 0), "the engine to leave")
+    added = add(work, work.directory / "run_dbUtil.sh", "-s", "localhost:1")
+    assert finish(run, timeout=PATIENCE).returncode == 0
+    assert finish(added, timeout=PATIENCE).returncode == 0
+    assert ran(work) == [(0, 0), (0, 1)]
+    (line,) = read_status(work.directory / "run_status.txt")
+    assert (line.flags, line.return_code) == ("    ", 0)
+    work.await_silence()
 
 
 @pytest.mark.parametrize("message", [messages.StopEngine(0, now=False), messages.StopContext(0, now=False)])

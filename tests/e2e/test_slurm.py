@@ -263,9 +263,59 @@ def test_jobs_at_their_time_limit_leave_their_tasks_to_others(site: Site) -> Non
     assert "to go on where this run left off: disbatch -p own others -r own_status.txt" in site.output(own)
 
 
+@pytest.mark.parametrize("whom", [[], ["--batch"]], ids=["steps", "script"])
+def test_a_job_that_is_drained_by_a_signal_finishes_what_it_runs(site: Site, whom: list[str]) -> None:
+    """With the steps their tasks get it too, and those that do not expect it run again elsewhere."""
+    waits = "touch begun.$DISBATCH_TASKID.$(hostname); until [ -e go ]; do sleep 0.05; done"
+    lives = f"trap '' USR1; {waits}; sleep 1"  # for longer than the engine doubts what ends
+    site.work.write("tasks", lives, *[waits] * 3)
+    with site.started("disbatch", "-S", "tasks") as run:
+        drained = site.submit("-n", "2", "-w", "n1", f"./{site.script().name}")
+        site.work.await_file("begun.0.n1")
+        site.work.await_file("begun.1.n1")
+        stays = site.submit("-n", "3", "-w", "n2", f"./{site.script().name}")
+        site.work.await_file("begun.2.n2")
+        site.work.await_file("begun.3.n2")
+        site.cluster.ask("scancel", "--signal=USR1", *whom, str(drained))
+        (log,) = site.work.directory.glob(f"*_J{drained}_*_engine_0.log")
+        eventually(lambda: "told to finish" in log.read_text(encoding="utf-8"), "the engine to be told")
+        if not whom:
+            site.work.await_file("begun.1.n2")
+        site.work.write("go")
+        assert site.ends(drained) == "COMPLETED"
+        assert run.wait(PATIENCE) == 0
+    assert site.ends(stays) == "COMPLETED"
+    lines = site.work.status()
+    assert sorted((line.task_id, line.return_code) for line in lines) == [(number, 0) for number in range(4)]
+    nodes = {line.task_id: line.node for line in lines}
+    assert nodes == {0: "n1", 1: "n1" if whom else "n2", 2: "n2", 3: "n2"}
+    assert "lost the process" not in log.read_text(encoding="utf-8")
+
+
+SCRIPTS = {
+    "itself": "exec disbatch -p run tasks",
+    "trap": "trap 'kill -USR1 $run' USR1; disbatch -p run tasks & run=$!\nwait $run; [ $? -lt 128 ] || wait $run",
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_batch_script_that_is_signalled_drains_the_run(site: Site, script: str) -> None:
+    site.work.write("tasks", *[WAIT] * 3)
+    batch = site.work.write("batch", "#!/bin/bash", SCRIPTS[script])
+    job = site.submit("-n", "2", batch)
+    site.work.await_file("begun.1")
+    site.cluster.ask("scancel", "--signal=USR1", "--batch", str(job))
+    eventually(lambda: "got SIGUSR1" in site.output(job), "the driver to hear of it", PATIENCE)
+    site.work.write("go")
+    assert site.ends(job) == "FAILED", "with 1, since something is left"
+    lines = read_status(site.work.directory / "run_status.txt")
+    assert sorted((line.task_id, line.return_code) for line in lines) == [(0, 0), (1, 0)]
+    assert "to go on where this run left off: disbatch -p run tasks -r run_status.txt" in site.output(job)
+
+
 def test_tasks_of_a_node_without_power_run_elsewhere(site: Site) -> None:
     site.work.write("tasks", *[WAIT] * 2)
-    with site.started("disbatch", "-S", "tasks") as run:
+    with site.started("disbatch", "--heartbeat", "1", "--heartbeat-patience", "10", "-S", "tasks") as run:
         stays = site.submit("-n", "1", "-w", "n1", f"./{site.script().name}")
         site.work.await_file("begun.0")
         with site.started("salloc", "-n", "1", "-w", "n2", f"./{site.script().name}") as elsewhere:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -215,6 +214,7 @@ def test_the_environment(work: Workplace) -> None:
         "DISBATCH_NAMETASKS": "tasks",
         "DISBATCH_CORES_PER_TASK": "1",
         "DISBATCH_ENGINE_RANK": "0",
+        "DISBATCH_ATTEMPT": "1",
     }
     numbers = [
         {"STREAM_INDEX": "2", "REPEAT_INDEX": "7", "TASKID": "0"},
@@ -328,22 +328,3 @@ def test_logs_do_not_hold_the_environment(work: Workplace) -> None:
     written = [path.read_bytes() for path in work.directory.iterdir()]
     assert len(written) >= 5
     assert not any(b"word-of-the-user" in content for content in written)
-
-
-def test_the_secret_is_in_no_argument_list_and_no_log(work: Workplace) -> None:
-    run = work.start(
-        *HERE, "--loglevel", "DEBUG", work.write("tasks", "touch begun; until [ -e go ]; do sleep 0.02; done").name
-    )
-    work.await_file("begun")
-    (script,) = work.directory.glob("*_dbUtil.sh")
-    assert script.stat().st_mode & 0o777 == 0o700
-    found = re.search(r"KVSSTCP_SECRET='?([^'\n]+)", script.read_text(encoding="utf-8"))
-    assert found is not None
-    secret = found[1]
-    assert len(secret) >= 32
-    processes = work.processes()
-    assert len(processes) >= 5  # driver, context, keeper, engine, task
-    assert not any(secret in word for process in processes for word in process.command)
-    work.write("go")
-    assert finish(run, timeout=PATIENCE).returncode == 0
-    assert [path for path in work.directory.iterdir() if secret.encode() in path.read_bytes()] == [script]

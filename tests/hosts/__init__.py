@@ -2,7 +2,7 @@
 
 from tests.hosts.cell import CellError, Process, processes_in
 from tests.hosts.network import Host, Hosts
-from tests.hosts.requirements import not_here, why_no_hosts, why_no_ipv6, why_no_sshd
+from tests.hosts.requirements import not_here, why_no_hosts, why_no_ipv6, why_no_small_disk, why_no_sshd
 from tests.hosts.sshd import LoopbackSshd
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "processes_in",
     "why_no_hosts",
     "why_no_ipv6",
+    "why_no_small_disk",
     "why_no_sshd",
 ]

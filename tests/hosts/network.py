@@ -11,6 +11,7 @@ import os
 import pwd
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import ExitStack, suppress
@@ -21,7 +22,7 @@ from tests.hosts import sshd
 from tests.hosts.cell import ENDING_SECONDS, Cell, CellError, Process, processes_in
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import IO
 
@@ -33,6 +34,11 @@ EVERYTHING = ("pid", "uts", "net", "mnt")
 
 OWN_PID_NAMESPACE = ("--pid", "--fork", "--kill-child")
 
+RELAY = Path(__file__).with_name("relay.py")
+
+NOBODY = "02:00:ff:ff:ff:ff"
+"""Hardware's address that nothing has."""
+
 BRIDGE_PORT_DISABLED = 0
 BRIDGE_PORT_FORWARDING = 3
 
@@ -43,6 +49,7 @@ class Switch:
     def __init__(self, directory: Path) -> None:
         self._cell = Cell(directory, unshare=("--net", *OWN_PID_NAMESPACE))
         self._ports = 0
+        self._relays: dict[str, subprocess.Popen[str]] = {}
         self.ip("link add bridge0 type bridge", "link set bridge0 up")
 
     def plug(self, cell: Cell, address: str) -> str:
@@ -53,9 +60,8 @@ class Switch:
         """
         self._ports += 1
         port = f"port{self._ports}"
-        hardware = bytes([2, 0, *ipaddress.ip_address(address).packed[-4:]]).hex(":")
         self.ip(
-            f"link add {port} type veth peer name eth0 address {hardware} netns {cell.pid}",
+            f"link add {port} type veth peer name eth0 address {_hardware(address)} netns {cell.pid}",
             f"link set {port} master bridge0 up",
         )
         return port
@@ -65,6 +71,28 @@ class Switch:
         state = BRIDGE_PORT_FORWARDING if allowed else BRIDGE_PORT_DISABLED
         _configure(self._cell, [sshd.tool("bridge"), "link", "set", "dev", port, "state", str(state)])
 
+    def lengthen(self, port: str, seconds: float) -> None:
+        """Let each frame take so long through a port, either way; 0 as long as it takes by itself."""
+        near, far = f"near-{port}", f"far-{port}"
+        relay = self._relays.pop(port, None)
+        if relay is not None:
+            relay.kill()
+            relay.communicate()
+            self.ip(f"link del {near}", f"link set {port} master bridge0")
+        if seconds:
+            self.ip(
+                f"link add {near} type veth peer name {far}",
+                *(f"link set {device} up" for device in (near, far)),
+                f"link set {port} nomaster",
+                f"link set {near} master bridge0",
+            )
+            command = [sys.executable, "-I", "-S", str(RELAY), port, far, str(seconds)]
+            relay = self._cell.popen(command, namespaces=("net", "pid"), stdout=subprocess.PIPE)
+            self._relays[port] = relay
+            assert relay.stdout is not None
+            if relay.stdout.readline() != "ready\n":
+                raise CellError(f"no longer cable at {port}")
+
     def ip(self, *lines: str) -> None:
         """Run commands of ip(8) in the switch's network."""
         _configure(self._cell, [sshd.tool("ip"), "-batch", "-"], lines)
@@ -72,6 +100,8 @@ class Switch:
     def close(self) -> None:
         """Remove the switch and all its ports."""
         self._cell.close()
+        for relay in self._relays.values():
+            relay.communicate()
 
 
 class Computer:
@@ -178,6 +208,22 @@ class Computer:
     def heal(self) -> None:
         """Undo `cut`."""
         self._switch.let_through(self._port, allowed=True)
+
+    def misdirect(self, others: Iterable[Computer]) -> None:
+        """Lose every packet from here to `others`, silently; what they send still arrives."""
+        self._set_neighbours({other.address: NOBODY for other in others})
+
+    def find_again(self, others: Iterable[Computer]) -> None:
+        """Undo `misdirect`."""
+        self._set_neighbours({other.address: _hardware(other.address) for other in others})
+
+    def _set_neighbours(self, hardware: Mapping[str, str]) -> None:
+        lines = [f"neigh replace {address} lladdr {at} dev eth0 nud permanent" for address, at in hardware.items()]
+        _configure(self._cell, [sshd.tool("ip"), "-batch", "-"], lines)
+
+    def lengthen(self, seconds: float) -> None:
+        """Let each packet from and to the host take so many seconds more, 0 none; one on its way just then is lost."""
+        self._switch.lengthen(self._port, seconds)
 
     def power_off(self) -> None:
         """Stop the host as a power failure does: it sends no more packet, and all its processes are gone. For good."""
@@ -288,9 +334,12 @@ class Hosts:
             *(["mount", "--bind", str(file), place] for place, file in private.items() if Path(place).exists()),
             *sshd.private_files(directory),
         ]
-        own_ssh_folder = Path(pwd.getpwuid(os.geteuid()).pw_dir, ".ssh")
-        if own_ssh_folder.exists():
-            setup.append(["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", str(own_ssh_folder)])
+        home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
+        if (home / ".ssh").exists():
+            setup.append(["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", str(home / ".ssh")])
+        if (home / ".bashrc").exists():
+            # Bash reads it for each command of sshd's. It may take long, or take a lock that a kill leaves behind.
+            setup.append(["mount", "--bind", os.devnull, str(home / ".bashrc")])
         return Cell(
             directory,
             unshare=("--net", "--mount", "--uts", *OWN_PID_NAMESPACE),
@@ -305,6 +354,11 @@ class Hosts:
         return "127.0.0.1 localhost\n" + "".join(
             f"{address} {name}\n" for name, address in {**self._addresses, **own}.items()
         )
+
+
+def _hardware(address: str) -> str:
+    """Hardware's address of the computer that has the given one on the network."""
+    return bytes([2, 0, *ipaddress.ip_address(address).packed[-4:]]).hex(":")
 
 
 def _text_file(text: str = "") -> IO[str]:

@@ -49,6 +49,19 @@ def why_no_network(tools: tuple[str, ...] = ()) -> str:
 
 
 @cache
+def why_no_small_disk() -> str:
+    """Return why there can be no file system of a test's own, "" when there can."""
+    if missing := not_installed(("mount", "nsenter", "unshare")):
+        return missing
+    if os.geteuid() != 0:
+        return "only root can mount a file system"
+    trial = subprocess.run(
+        ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, text=True, check=False
+    )
+    return f"no file system can be mounted: {trial.stderr.strip()}" if trial.returncode else ""
+
+
+@cache
 def why_no_ipv6() -> str:
     """Return why `Hosts` cannot have addresses of IPv6, "" when they can; asked where they can be had at all."""
     trial = subprocess.run(

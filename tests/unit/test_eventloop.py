@@ -6,17 +6,23 @@ import contextlib
 import os
 import selectors
 import signal
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from disbatch.eventloop import READ, WRITE, EventLoop, Timer
+from disbatch.eventloop import READ, WRITE, EventLoop, Timer, uptime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+ROOT = Path(__file__).parents[2]
 
 
 class Ordered(selectors.DefaultSelector):
@@ -521,6 +527,63 @@ def test_a_hang_up_that_is_ignored_stays_so(signalled: EventLoop) -> None:
     assert asked == [signal.SIGTERM]
 
 
+def test_a_stop_that_is_ignored_stays_so(signalled: EventLoop, notes: Notes) -> None:
+    before = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    try:
+        signalled.on_request_to_stop(notes.taking("asked"))
+        signal.raise_signal(signal.SIGTSTP)
+    finally:
+        signal.signal(signal.SIGTSTP, before)
+    signalled.on_signal(signal.SIGUSR1, notes.taking("other"))
+    signal.raise_signal(signal.SIGUSR1)
+    signalled.turn()
+    assert notes == ["other"]
+
+
+STOPS = """
+import os, signal
+from disbatch.eventloop import EventLoop
+
+class Loop(EventLoop):
+    clock = 100.0
+
+    def now(self):
+        return self.clock
+
+def go_on(*_):
+    loop.clock += 1000.0
+
+os.setpgid(0, 0)  # or nobody could let it go on, and Linux would not stop it
+signal.signal(signal.SIGCONT, go_on)
+loop = Loop()
+first, second = loop.after(1.0, lambda: print("first")), loop.after(2.0, lambda: print("second"))
+loop.on_request_to_stop(lambda: print("asked", flush=True))
+for _ in range(2):
+    signal.raise_signal(signal.SIGTSTP)
+    loop.turn(0)
+    loop.stop()
+print("goes on", first.when, second.when, loop.now(), flush=True)
+loop.turn(0)
+loop.clock += 1.5
+loop.turn(0)
+"""
+
+
+def test_a_process_stops_when_it_says_so_and_no_time_has_passed_for_its_timers() -> None:
+    process = subprocess.Popen([sys.executable, "-c", STOPS], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        for _ in range(2):
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            assert os.WSTOPSIG(status) == signal.SIGTSTP
+            process.send_signal(signal.SIGCONT)
+        output, _ = process.communicate()
+    finally:
+        process.kill()
+        process.wait()
+    assert output.splitlines() == ["asked", "asked", "goes on 2101.0 2102.0 2100.0", "first"]
+
+
 def test_a_signal_ends_a_wait(signalled: EventLoop, notes: Notes) -> None:
     signalled.on_signal(signal.SIGALRM, notes.taking("called"))
     signal.setitimer(signal.ITIMER_REAL, 0.002)
@@ -621,3 +684,9 @@ def test_an_error_of_a_signals_handler_ends_the_turn(signalled: EventLoop) -> No
     with pytest.raises(MishapError):
         signalled.turn()
     signalled.turn(0)
+
+
+def test_the_time_since_the_machine_has_started_only_grows() -> None:
+    times = [uptime() for _ in range(100)]
+    assert times == sorted(times)
+    assert times[0] > 0

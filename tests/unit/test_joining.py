@@ -74,6 +74,26 @@ def test_a_driver_out_of_reach_is_an_error_for_people(client: type[Client], fail
     assert "--use-address" in error.value.hint
 
 
+def test_connecting_takes_no_longer_than_it_may(client: type[Client]) -> None:
+    joining.connect(KVS, 3.0)
+    assert client.made_with["patience"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("cause", "nobody_listens"), [(ConnectionRefusedError(), True), (TimeoutError(), False), (None, False)]
+)
+def test_an_address_at_which_nobody_listens_is_told_from_one_out_of_reach(
+    client: type[Client],
+    cause: Exception | None,
+    nobody_listens: bool,  # noqa: FBT001 - of the table
+) -> None:
+    client.failure = DisconnectedError("no")
+    client.failure.__cause__ = cause
+    with pytest.raises(DriverUnreachableError) as error:
+        joining.connect(KVS)
+    assert error.value.nobody_listens is nobody_listens
+
+
 def test_a_log_is_of_the_level_that_was_asked_for(tmp_path: Path) -> None:
     log = joining.open_log(str(tmp_path / "log"), "WARNING")
     log.info("not this")

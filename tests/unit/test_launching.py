@@ -12,6 +12,7 @@ import pytest
 from disbatch import __version__, launching
 from disbatch.errors import DisbatchError
 from disbatch.launching import Launched, disbatch_command
+from disbatch.log import open_to_append
 
 
 @pytest.fixture(params=[launching._start, launching._start_by_subprocess], autouse=True)
@@ -42,6 +43,17 @@ def test_what_a_process_prints_goes_behind_what_is_in_its_file(output: Path) -> 
     output.write_text("earlier\n")
     assert wait(launch("echo out; echo err >&2; exit 3", output)) == 3
     assert output.read_text() == "earlier\nout\nerr\n"
+
+
+def test_what_it_prints_goes_nowhere_where_the_disk_has_no_room_for_a_file(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "open_to_append", lambda _: open_to_append(os.devnull))
+    launched = launch("echo out; exit 3", output)
+    assert wait(launched) == 3
+    assert launched.last_words() == ""
+    launched.clear_away()
+    assert not output.exists()
 
 
 def test_it_leads_its_own_session_and_reads_nothing(output: Path) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
+import os
 import re
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from disbatch import log as log_file
 from disbatch.log import Log
 from disbatch.values import LOG_LEVELS
 
@@ -62,6 +65,22 @@ def test_a_log_is_appended_to_whatever_is_noted(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_written_any_more_disturbs_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     Log("/dev/full", "DEBUG").error("into a full disk")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_log_for_which_a_disk_has_no_room_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def open_on_full_disk(path: str, *rest: object, **named: int) -> object:
+        if path != os.devnull:
+            raise OSError(number, os.strerror(number), path)
+        return open(path, *rest, **named)  # type: ignore[call-overload] # as they are given
+
+    monkeypatch.setattr(log_file, "open", open_on_full_disk, raising=False)
+    log = Log(str(tmp_path / "log"), "INFO")
+    log.info("into a full disk")
+    log.close()
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_log_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:

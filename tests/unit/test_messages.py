@@ -16,20 +16,25 @@ import msgpack
 import pytest
 from hypothesis import given
 
-from disbatch import messages
+from disbatch import __version__, messages
 from disbatch.errors import MessageError
 from disbatch.messages import (
+    ContextCame,
+    EngineCame,
     Message,
     TaskReport,
     TasksEnded,
-    context_key,
+    context_name,
     decode,
     decode_all,
     driver_key,
     encode,
-    engine_key,
+    engine_name,
+    member_key,
+    newcomer,
+    orders_key,
 )
-from disbatch.records import astuple, is_record
+from disbatch.records import astuple, fields, is_record
 from disbatch.tasks import Outcome, Task
 
 OUTCOME = Outcome(4711, -9, 1.7e9, 0.25, 10, b"out\xff", 0, b"", 0.125, 1 << 20, interrupted=False)
@@ -344,18 +349,63 @@ def test_no_pickle_is_ever_loaded(tag: bytes, protocol: int) -> None:
         decode(packed("EngineLeft", msgpack.ExtType(1, data)), tag)
 
 
+# Newcomers of another version.
+
+
+def test_a_newcomer_of_another_version_is_known_by_what_it_begins_with() -> None:
+    token = "f00d"
+    assert newcomer(packed("EngineCame", 3, "0.0.7", "h1", "more")) == EngineCame(3, "0.0.7", "h1", 0)
+    came = newcomer(packed("ContextCame", token, "0.0.7", "h1"))
+    assert isinstance(came, ContextCame)
+    assert (came.token, came.version, came.host, came.nodes) == (token, "0.0.7", "h1", ())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        packed("EngineCame", 3, __version__, "h1"),
+        packed("EngineCame", "3", "0.0.7", "h1"),
+        packed("EngineCame", 3, 7, "h1"),
+        packed("EngineCame", 3, "0.0.7", 7),
+        packed("EngineCame", 3, "0.0.7"),
+        packed("ContextCame", 3, "0.0.7", "h1"),
+        packed("EngineLeft", 3, "0.0.7", "h1"),
+        b"\xc1",
+        b"",
+    ],
+)
+def test_nobody_else_is_a_newcomer_of_another_version(data: bytes) -> None:
+    assert newcomer(data) is None
+
+
+def test_what_this_version_says_first_begins_so_too() -> None:
+    for kind in (EngineCame, ContextCame):
+        assert fields(kind)[1:4] == ("version", "host", "pid")
+
+
 # Keys.
 
 
-def test_every_process_of_every_run_has_a_key_of_its_own() -> None:
+def test_every_connection_of_every_process_of_every_run_has_a_key_of_its_own() -> None:
+    names = [*map(context_name, ("0", "1", "f00d")), *map(engine_name, (0, 1, 11))]
     keys = [
         key
         for run in ("tasks", "tasks_1", "my run", os.fsdecode(b"r\xff"), "é")
         for key in (
             driver_key(run),
-            *(context_key(run, token) for token in ("0", "1", "f00d")),
-            *(engine_key(run, rank) for rank in (0, 1, 11)),
+            orders_key(run),
+            *(member_key(run, name, connection) for name in names for connection in (0, 1, 11)),
         )
     ]
     assert len(set(keys)) == len(keys)
     assert all(key.startswith(b"disbatch ") for key in keys)
+
+
+@pytest.mark.parametrize("run", ["tasks", "my run", os.fsdecode(b"r\xff")])
+def test_keys_of_a_run_begin_as_it_says(run: str) -> None:
+    contexts = [member_key(run, context_name("f00d"), connection) for connection in (0, 1)]
+    engines = [member_key(run, engine_name(11), connection) for connection in (0, 1)]
+    keys = [driver_key(run), orders_key(run), *contexts, *engines]
+    assert all(key.startswith(messages.own_keys(run)) for key in keys)
+    assert [key for key in keys if key.startswith(messages.context_keys(run))] == contexts
+    assert [key for key in keys if key.startswith(messages.engine_keys(run))] == engines

@@ -11,7 +11,7 @@ from disbatch.arguments import declared_by
 from disbatch.engine.environment import TaskEnvironment
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.endpoint import HOST_VARIABLE, PORT_VARIABLE
-from disbatch.messages import EngineAdmitted
+from disbatch.messages import EngineAdmitted, Lease
 from disbatch.options import ContextRoleOptions, DriverOptions
 from disbatch.runfiles import RunFiles, beginning_name, set_aside_name
 from disbatch.statusfile import HEADER
@@ -63,7 +63,7 @@ def test_every_column_of_the_status_file_has_its_line() -> None:
 def test_every_variable_has_its_line() -> None:
     settings = EngineAdmitted(
         directory=b"/", job="job", task_source="Tasks", cylinders=1, cores_per_cylinder=1,
-        per_engine_tasks=(), environment_resources=(),
+        per_engine_tasks=(), environment_resources=(), lease=Lease(1.0, 2.0, 3.0),
     )  # fmt: skip
     of_task = TaskEnvironment({}, settings, 0).of_task(Task(0, 1, -1, b"true"), 0)
     page = text_of("environment.md")

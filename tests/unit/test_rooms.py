@@ -34,9 +34,13 @@ PURE = {
     "parser.py",
     "values.py",
     "runfiles.py",
+    "credentials.py",
     "kvsstcp/wire.py",
     "kvsstcp/store.py",
     "kvsstcp/auth.py",
+    "kvsstcp/rights.py",
+    "kvsstcp/envfile.py",
+    "kvsstcp/certificate.py",
     "driver/events.py",
     "driver/snapshot.py",
     "driver/fleet.py",
@@ -52,7 +56,8 @@ PURE = {
     "managers/sge.py",
     "engine/roster.py",
     "engine/environment.py",
-    "engine/snippet.py",
+    "line.py",
+    "snippet.py",
 }
 """Files that decide and do nothing: their clock, files, randomness and environment come in as arguments."""
 
@@ -79,8 +84,20 @@ HARMLESS = {
 HOLDERS = (ast.stmt, ast.excepthandler, ast.match_case)
 """Nodes of the syntax tree that are statements or hold some."""
 
-SLOW = {"argparse", "asyncio", "dataclasses", "inspect", "json", "logging", "pathlib", "re", "subprocess", "typing"}
-"""Modules of Python's that take from 2 to 16 ms to be imported."""
+SLOW = {
+    "argparse",
+    "asyncio",
+    "dataclasses",
+    "inspect",
+    "json",
+    "logging",
+    "pathlib",
+    "re",
+    "ssl",
+    "subprocess",
+    "typing",
+}
+"""Modules of Python's that take from 2 to 25 ms to be imported."""
 
 PATHS = {"PYTHONPATH": os.pathsep.join(sys.path)}
 """Environment in which a program finds what this one does without `site`, which may import anything itself."""
@@ -233,6 +250,43 @@ def test_the_key_value_store_imports_nothing_of_disbatch(file: str) -> None:
         )
 
 
+TIMES_OF_DAY = {("time", name) for name in ("time", "time_ns", "ctime", "gmtime", "localtime")} | {
+    ("datetime", name) for name in ("now", "utcnow", "today")
+}
+"""What asks for the time of day, which somebody may set at any moment: module or class, and name."""
+
+SHOWING_TIMES = {
+    "driver/beginning.py": "the name of a run",
+    "driver/loop.py": "lines of barriers, and the posted state",
+    "driver/mail.py": "the date of a mail",
+    "engine/attempts.py": "lines of tasks",
+    "engine/ranks.py": "lines of tasks",
+    "log.py": "lines of the log",
+}
+"""Files that ask for the time of day, and what for: it is shown to people, and decides nothing."""
+
+
+def asks_for_time_of_day(tree: ast.AST) -> bool:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+            if (owner, node.attr) in TIMES_OF_DAY:
+                return True
+        elif isinstance(node, ast.ImportFrom):
+            names = {alias.name for alias in node.names} & {name for _, name in TIMES_OF_DAY}
+            if names and node.module in ("time", "email.utils"):
+                return True
+    return False
+
+
+def test_the_time_of_day_is_only_shown() -> None:
+    asking = {file for file in source_files() if asks_for_time_of_day(parsed(file))}
+    assert asking == set(SHOWING_TIMES), (
+        "a clock may be set at any moment: what decides goes by time.monotonic() or the loop's now(); "
+        "a file that shows the time of day to people belongs into SHOWING_TIMES of this test"
+    )
+
+
 def twin_of(file: str) -> str:
     folder, _, name = file.rpartition("/")
     return f"{folder}/test_{name}" if folder else f"test_{name}"
@@ -285,6 +339,21 @@ def test_imports_are_found_wherever_they_stand(code: str, modules: set[str]) -> 
 
 def test_imports_for_types_are_found_where_they_count() -> None:
     assert imported(ast.parse("if TYPE_CHECKING:\n    import time"), for_types=True) == {"time"}
+
+
+@pytest.mark.parametrize(
+    ("code", "asks"),
+    [
+        ("now = time.time()", True),
+        ("moment = datetime.datetime.now()", True),
+        ("clock = time.time", True),
+        ("from time import time", True),
+        ("now = time.monotonic()", False),
+        ("loop.now()", False),
+    ],
+)
+def test_who_asks_for_the_time_of_day_is_noticed(code: str, *, asks: bool) -> None:
+    assert asks_for_time_of_day(ast.parse(code)) is asks
 
 
 @pytest.mark.parametrize("module", ["os", "sys", "time", "collections.abc", "os.path", "random", "datetime", "pickle"])

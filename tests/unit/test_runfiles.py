@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from disbatch.credentials import Credentials
 from disbatch.runfiles import RunFiles, script_text, set_aside_name, task_source_name, unique_id
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def test_files_are_named_as_documented() -> None:
         files.driver_log: "_driver.log",
         files.script: "_dbUtil.sh",
         files.kvs_address: "_kvsinfo.txt",
+        files.observer: "_observer.txt",
         files.context_launch_log(4711): "_4711_context_launch.log",
         files.context_log("SSH0"): "_SSH0.context.log",
         files.engine_log("SSH0", "node1", 3): "_SSH0_node1_engine_3.log",
@@ -87,19 +89,22 @@ def test_files_set_aside_are_numbered() -> None:
     ]
 
 
-SECRET = "s3cret"
+CREDENTIALS = Credentials(b"of-engines", b"of-operators", b"of-programs", b"of-observers")
+SECRET = "of-engines"
 
 
 class Script:
     """A script that joins a run, whose disbatch shows its arguments and its secret."""
 
-    def __init__(self, folder: Path, run: list[str], inherited: list[str], secret: str | None = SECRET) -> None:
+    def __init__(
+        self, folder: Path, run: list[str], inherited: list[str], credentials: Credentials | None = CREDENTIALS
+    ) -> None:
         folder.mkdir()
         show = folder / "show it.sh"
         show.write_text('printf "%s\\0" "${KVSSTCP_SECRET-none}" "$@"\n')
         self.path = folder / "run_dbUtil.sh"
         self.elsewhere = folder
-        text = script_text(["/bin/bash", str(show)], run, inherited, secret)
+        text = script_text(["/bin/bash", str(show)], run, inherited, credentials)
         self.path.write_bytes(text.encode(errors="surrogateescape"))
         self.path.chmod(0o700)
 
@@ -119,7 +124,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_the_script_starts_a_context_with_exactly_these_arguments(folder: Path) -> None:
     script = Script(folder, run=["--run=/a b", *NASTY], inherited=["--cpusPerTask=2", *NASTY])
     assert script.arguments(*NASTY) == [
-        *("s3cret", "--context"),
+        *(SECRET, "--context"),
         *("--run=/a b", *NASTY),
         *("--cpusPerTask=2", *NASTY),
         *NASTY,
@@ -128,28 +133,45 @@ def test_the_script_starts_a_context_with_exactly_these_arguments(folder: Path) 
 
 def test_the_script_starts_an_engine_with_exactly_these_arguments(folder: Path) -> None:
     script = Script(folder, run=["--run=/a b", *NASTY], inherited=["--cpusPerTask=2"])
-    assert script.arguments("--engine", *NASTY) == ["s3cret", "--engine", "--run=/a b", *NASTY, *NASTY]
+    assert script.arguments("--engine", *NASTY) == [SECRET, "--engine", "--run=/a b", *NASTY, *NASTY]
 
 
 def test_only_a_first_argument_asks_for_an_engine(tmp_path: Path) -> None:
     script = Script(tmp_path / "x", run=["R"], inherited=[])
-    assert script.arguments() == ["s3cret", "--context", "R"]
-    assert script.arguments("-l", "--engine") == ["s3cret", "--context", "R", "-l", "--engine"]
+    assert script.arguments() == [SECRET, "--context", "R"]
+    assert script.arguments("-l", "--engine") == [SECRET, "--context", "R", "-l", "--engine"]
 
 
-@pytest.mark.parametrize("secret", ["00ff", "it's $HOME"])
-def test_the_script_hands_on_the_secret_in_its_environment_alone(tmp_path: Path, secret: str) -> None:
-    got, *arguments = Script(tmp_path / "x", run=["R"], inherited=["I"], secret=secret).arguments("A")
+@pytest.mark.parametrize(
+    ("given", "secret"),
+    [
+        (["A"], "of-engines"),
+        (["--engine", "--stop", "--kvs-env"], "of-engines"),
+        (["--label=--stop", "-l=--kvs-env", "--stopping"], "of-engines"),
+        (["--stop", "engine", "h1", "--now"], "of-operators"),
+        (["--now", "--stop", "context", "*"], "of-operators"),
+        (["--kvs-env"], "of-programs"),
+    ],
+)
+def test_whatever_the_script_starts_has_the_secret_that_it_needs_in_its_environment_and_no_other(
+    tmp_path: Path, given: list[str], secret: str
+) -> None:
+    got, *arguments = Script(tmp_path / "x", run=["R"], inherited=["I"]).arguments(*given)
     assert got == secret
-    assert secret not in arguments
+    assert not any("of-" in argument for argument in arguments)
+    assert arguments[-len(given) + (given[0] == "--engine") :] == given[given[0] == "--engine" :]
+
+
+def test_the_script_does_not_hold_what_observers_know() -> None:
+    assert "of-observers" not in script_text(["python"], ["R"], [], CREDENTIALS)
 
 
 @pytest.mark.parametrize("env", [{}, {"KVSSTCP_SECRET": "that of another store"}])
 def test_without_a_secret_the_script_hands_on_none(tmp_path: Path, env: dict[str, str]) -> None:
-    assert Script(tmp_path / "x", run=["R"], inherited=[], secret=None).arguments(env=env)[0] == "none"
+    assert Script(tmp_path / "x", run=["R"], inherited=[], credentials=None).arguments(env=env)[0] == "none"
 
 
 def test_the_script_says_what_it_is_for_and_that_it_is_to_be_kept() -> None:
-    text = script_text(["python"], ["R"], [], "s3cret")
+    text = script_text(["python"], ["R"], [], CREDENTIALS)
     assert text.startswith("#!/bin/bash\n# Adds resources to a run of disbatch")
     assert "whoever can read it can run commands as you" in text

@@ -46,7 +46,7 @@ class Client:
     def __init__(self, *states: dict[str, Any] | None) -> None:
         self.states = list(states)
         self.put_so_far: list[tuple[bytes, messages.Message]] = []
-        self.confirmed = 0
+        self.answered = 0
         self.closed = False
         self.failure: Exception | None = None
 
@@ -54,7 +54,7 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self.confirmed == len(self.put_so_far), "what was put may not have arrived"
+        assert self.answered == len(self.put_so_far), "what was put may not have arrived"
 
     def close(self) -> None:
         self.closed = True
@@ -63,14 +63,12 @@ class Client:
         if self.failure is not None:
             raise self.failure
         assert (key, encoding) == (messages.STATE_KEY, None)
+        self.answered = len(self.put_so_far)
         shown = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         return (ASTR, b"<Starting...>") if shown is None else (JSON, json.dumps(shown).encode())
 
     def put(self, key: bytes, value: bytes, tag: bytes) -> None:
         self.put_so_far.append((key, messages.decode(value, tag)))
-
-    def confirm(self) -> None:
-        self.confirmed += 1
 
 
 class Time:
@@ -143,7 +141,7 @@ def test_the_driver_is_told_to_stop_it(
 ) -> None:  # fmt: skip
     client = Client(STATE)
     assert stop(client, monkeypatch, kind, name, now=now) == 0
-    assert client.put_so_far == [(messages.driver_key("run"), message)]
+    assert client.put_so_far == [(messages.orders_key("run"), message)]
     assert capsys.readouterr() == (told, "")
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from disbatch.records import is_record, replace
-from disbatch.tasks import Barrier, Outcome, PerEngineTask, Phase, Task
+from disbatch.tasks import LOST, NO_PROCESS, Barrier, Outcome, PerEngineTask, Phase, Task, lost_outcome
 
 
 def outcome(return_code: int) -> Outcome:
@@ -44,3 +44,17 @@ def test_nouns_are_values(noun: Task | Barrier | PerEngineTask | Outcome) -> Non
 
 def test_a_phase_is_its_word() -> None:
     assert [Phase("START"), Phase("STOP")] == [Phase.START, Phase.STOP]
+
+
+def test_a_lost_task_has_failed_for_a_reason_and_nothing_else_is_known() -> None:
+    lost = lost_outcome("it is gone", 12.5)
+    assert (lost.pid, lost.return_code, lost.start, lost.elapsed) == (NO_PROCESS, LOST, 12.5, 0.0)
+    assert (lost.err_snippet, lost.err_bytes) == (b"it is gone\n", 11)
+    assert lost.failed
+    assert not lost.interrupted
+
+
+def test_more_may_be_known_of_a_lost_task() -> None:
+    lost = lost_outcome("a name \udcff", 1.0, 0.5, return_code=7, interrupted=True)
+    assert (lost.return_code, lost.elapsed, lost.interrupted) == (7, 0.5, True)
+    assert lost.err_snippet == b"a name \xff\n"

@@ -21,6 +21,7 @@ from disbatch.values import (
     mail_server_of_environment,
     one_line,
     path,
+    seconds,
     server_address,
     shell_word,
     ssh_nodes,
@@ -130,6 +131,18 @@ def test_a_least_number_is_named() -> None:
         at_least_one("0")
 
 
+@pytest.mark.parametrize(("text", "value"), [("10", 10.0), ("0.1", 0.1), ("1e3", 1000.0), (" 2.5 ", 2.5)])
+def test_a_time_is_in_seconds(text: str, value: float) -> None:
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.09", "-1", "inf", "nan", "1 s", "ten", "1e999"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^it must be a number of seconds, 0\.1 at least, not ") as error:
+        seconds(text)
+    assert repr(text) in str(error.value)
+
+
 def test_a_level_of_a_log_may_be_spelled_in_small_letters() -> None:
     assert log_level("Debug") == "DEBUG"
     with pytest.raises(ValueError, match=r"it must be one of CRITICAL, .*, not 'foo'"):
@@ -164,7 +177,7 @@ def test_bash_reads_a_word_as_the_bytes_that_it_stands_for(name: bytes) -> None:
 @example("9" * 5000)
 def test_parsers_of_values_raise_value_errors_of_one_line_on_any_text(text: str) -> None:
     addresses = (ssh_nodes, address, server_address, mail_address)
-    for read in (*addresses, cores_per_task, at_least_one, at_least_zero, one_line, path, log_level):
+    for read in (*addresses, cores_per_task, at_least_one, at_least_zero, seconds, one_line, path, log_level):
         try:
             read(text)
         except ValueError as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from disbatch import __version__, joining, messages
+from disbatch import __version__, joining, mailbox, messages
 from disbatch.contexts import process
 from disbatch.contexts.process import Context
 from disbatch.errors import DisbatchError, DriverUnreachableError, ResourceError, UsageError
@@ -21,15 +21,20 @@ from disbatch.eventloop import EventLoop
 from disbatch.kvsstcp.wire import Limits, Put, RequestParser, encode_reply
 from disbatch.managers.base import Start
 from disbatch.messages import (
+    Beat,
     ContextAdmitted,
     ContextCame,
     ContextFailed,
     ContextLeft,
     ContextRefused,
+    ContextToldToDrain,
     ContextToldToEnd,
+    DriverGoesOn,
+    DriverPauses,
     EndContext,
     EngineHasCome,
     EngineProcessEnded,
+    Lease,
     Message,
     NodeOffer,
 )
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KVS = Address("driver", 4711)
+LEASE = Lease(10.0, 45.0, 6.0)
 
 
 class Bench:
@@ -52,11 +58,20 @@ class Bench:
         self._monkeypatch = monkeypatch
         self.driver, self._connection = socket.socketpair()
         self.exit_status: int | None = None
-        monkeypatch.setattr(process, "connect", lambda _: self._connection)
+        monkeypatch.setattr(process, "connect", self._connect)
+        monkeypatch.setattr(mailbox, "RECONNECT_PAUSE", 0.002)
+        monkeypatch.setattr(mailbox, "REFUSED_PATIENCE", 0.01)
         tools = folder / "tools"
         tools.mkdir()
         monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
         self.engines_here("exit 0")
+
+    def _connect(self, *given: object) -> socket.socket:
+        if len(given) == 1:
+            return self._connection
+        error = DriverUnreachableError("connection refused")
+        error.nobody_listens = True
+        raise error
 
     def engines_here(self, script: str) -> None:
         """Let the engines that are started directly be this script of bash."""
@@ -100,11 +115,9 @@ class Bench:
     def heard(self) -> list[Message]:
         """All that was told, once the context has closed its connection."""
         data = b"".join(iter(lambda: self.driver.recv(1 << 20), b""))
-        return [
-            messages.decode(request.value, request.tag)
-            for request in RequestParser(Limits()).feed(data)
-            if isinstance(request, Put)
-        ]
+        requests = RequestParser(Limits()).feed(data)
+        told = [messages.decode(put.value, put.tag) for put in requests if isinstance(put, Put)]
+        return [message for message in told if not isinstance(message, Beat)]
 
     def say_when(self, file: Path, message: Message | None) -> None:
         """Have the driver say something, or go if it is None, as soon as there is that file."""
@@ -132,7 +145,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def admitted(*engine_ranks: int) -> ContextAdmitted:
-    return ContextAdmitted(context_rank=1, label="L", engine_ranks=engine_ranks)
+    return ContextAdmitted(context_rank=1, label="L", engine_ranks=engine_ranks, lease=LEASE)
 
 
 def ended(heard: list[Message]) -> dict[int, EngineProcessEnded]:
@@ -383,6 +396,28 @@ def test_a_signal_is_told_to_the_driver_which_decides(bench: Bench, number: sign
     assert f"got {number.name}" in bench.log
 
 
+def test_a_signal_that_drains_is_told_to_the_driver_which_decides(bench: Bench) -> None:
+    bench.engines_here("kill -USR1 $PPID; sleep 0.02")
+    heard = bench.run(admitted(0))
+    assert [message for message in heard if isinstance(message, ContextToldToDrain)] == [ContextToldToDrain(1)]
+    assert ended(heard)[0].return_code == 0, "engines are drained by the driver"
+
+
+def test_a_signal_that_drains_ends_a_context_that_has_not_joined(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.loop.after(0, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    bench.run()
+    assert bench.exit_status == 1
+    assert capsys.readouterr().err == "disbatch: this context could not join the run: got SIGUSR1\n"
+
+
+def test_a_driver_that_pauses_has_not_gone(bench: Bench) -> None:
+    heard = bench.run(DriverPauses(), admitted(0), DriverPauses(), DriverGoesOn())
+    assert ended(heard)[0].return_code == 0
+    assert bench.log.index("the driver has been stopped") < bench.log.index("the driver goes on")
+
+
 def test_a_hang_up_that_is_ignored_stays_so(bench: Bench) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -471,7 +506,7 @@ def test_the_full_name_of_this_machine_is_looked_up_only_where_it_counts(
     assert {"localhost", "me"} <= names
 
 
-def out_of_reach(_: Address) -> socket.socket:
+def out_of_reach(*_: object) -> socket.socket:
     raise DriverUnreachableError("cannot reach the driver")
 
 

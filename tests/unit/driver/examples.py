@@ -59,9 +59,26 @@ def line(task_id: int, return_code: int = 0, command: bytes = b"true") -> bytes:
     return task_line(task(task_id, command), "node", outcome(return_code))
 
 
-def settings(*, exit_code: bool = False, fail_fast: bool = False, startup_only: bool = False) -> Settings:
+def settings(
+    *,
+    exit_code: bool = False,
+    fail_fast: bool = False,
+    startup_only: bool = False,
+    requeue: bool = True,
+    crash_limit: int = 3,
+) -> Settings:
     return Settings(
-        VERSION, "job", "tasks", b"/data", "run.sh", "driver", startup_only, exit_code=exit_code, fail_fast=fail_fast
+        VERSION,
+        "job",
+        "tasks",
+        b"/data",
+        "run.sh",
+        "driver",
+        startup_only,
+        exit_code=exit_code,
+        fail_fast=fail_fast,
+        requeue=requeue,
+        crash_limit=crash_limit,
     )
 
 
@@ -76,5 +93,5 @@ def context_came(
 ) -> messages.ContextCame:
     nodes = tuple(messages.NodeOffer(f"{token}{number}", count, 1) for number, count in enumerate(cylinders))
     return messages.ContextCame(
-        token, version, label, "SSH", "host", 99, nodes, environment_resources, task_limit, retires
+        token, version, "host", 99, label, "SSH", nodes, environment_resources, task_limit, retires
     )

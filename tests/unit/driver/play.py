@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from disbatch import messages
 from disbatch.driver import events
 from disbatch.driver.controller import Controller
-from disbatch.driver.membership import GRACE, OWN_TOKEN
+from disbatch.driver.membership import GRACE, LOOKS, OWN_TOKEN
 from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Task
 from disbatch.tasks import Phase as When
 from tests.unit.driver.examples import VERSION, context_came, outcome, settings
+from tests.unit.driver.simulation import RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,20 +40,52 @@ def skipped(task_id: int, *, failed: bool = False) -> events.SkippedTask:
 class Play:
     """A run in which a test says what happens, with all that the controller has asked for so far."""
 
-    def __init__(self, *, exit_code: bool = False, fail_fast: bool = False, startup_only: bool = False) -> None:
-        self.controller = Controller(settings(exit_code=exit_code, fail_fast=fail_fast, startup_only=startup_only))
+    def __init__(self, **wishes: Any) -> None:  # noqa: ANN401 - those of `settings`
+        self.settings = settings(**wishes)
+        self.controller = Controller(self.settings)
         self.commands: list[events.Command] = self.controller.begin()
         self.given: dict[int, list[int]] = {}
+        self.held_back = False
         self.now = self.clock = 0.0
 
     def happens(self, event: events.Event) -> list[events.Command]:
-        """Let it happen; what the controller asks for then, but for what goes into the log."""
-        commands = self.controller.handle(event, self.now, self.clock)
+        """Let it happen; what the controller asks for then, but for what goes into the log, and looks at the time.
+
+        What is recorded is written at once, unless records are held back.
+        """
+        if isinstance(event, events.RecordsHeldBack | events.RecordsWritten):
+            self.held_back = isinstance(event, events.RecordsHeldBack)
+        commands = answer = self.controller.handle(event, self.now, self.clock)
+        while not self.held_back and any(isinstance(command, RECORDS) for command in answer):
+            answer = self.controller.handle(events.RecordsWritten(), self.now, self.clock)
+            commands = commands + answer
         self.commands += commands
         for command in commands:
             if isinstance(command, events.SendToEngine) and isinstance(command.message, messages.RunTasks):
                 self.given.setdefault(command.engine_rank, []).extend(task.task_id for task in command.message.tasks)
-        return [command for command in commands if not isinstance(command, events.NoteInLog)]
+        return [command for command in commands if not isinstance(command, events.NoteInLog) and command != self.look]
+
+    @property
+    def look(self) -> events.WakeAfter:
+        """What the controller asks for to see who is silent."""
+        return events.WakeAfter(self.settings.heartbeat_patience / LOOKS, events.SilenceToBeJudged())
+
+    def is_cut(self, rank: int) -> list[events.Command]:
+        """Let the connection to an engine break."""
+        return self.happens(events.MemberCut(messages.engine_name(rank)))
+
+    def is_lost(self, rank: int) -> list[events.Command]:
+        """Let all of an engine have ended, its connection as well, without a goodbye."""
+        return self.is_cut(rank) + self.happens(messages.EngineCleared(rank))
+
+    def passes(self, seconds: float, *heard: str) -> None:
+        """Let time go by, in which the driver looks who is silent, and all members are silent but these."""
+        end = self.clock + seconds
+        while self.clock < end:
+            self.clock = min(end, self.clock + self.look.seconds)
+            for name in heard:
+                self.happens(events.MemberHeard(name))
+            self.happens(events.SilenceToBeJudged())
 
     def reads(self, *items: events.Item, ended: bool = True) -> list[events.Command]:
         return self.happens(events.ItemsRead(items, ended))
@@ -99,6 +132,10 @@ class Play:
     def noted(self) -> list[str]:
         return [command.text for command in self.all(events.NoteInLog)]
 
+    def tasks_given(self, rank: int) -> list[Task]:
+        orders = [message for message in self.said_to(rank) if isinstance(message, messages.RunTasks)]
+        return [task for order in orders for task in order.tasks]
+
     @property
     def recorded(self) -> list[int]:
         return [command.task.task_id for command in self.all(events.RecordTask) if not command.abandoned]
@@ -116,11 +153,9 @@ class Play:
         return end
 
 
-def play(
-    *items: events.Item, cylinders: Sequence[int] = (2,), exit_code: bool = False, fail_fast: bool = False
-) -> Play:
+def play(*items: events.Item, cylinders: Sequence[int] = (2,), **wishes: Any) -> Play:  # noqa: ANN401 - as above
     """Return a run with these items, and engines that are ready."""
-    run = Play(exit_code=exit_code, fail_fast=fail_fast)
+    run = Play(**wishes)
     run.reads(*items)
     run.engines(*cylinders)
     return run

@@ -19,12 +19,14 @@ import pytest
 
 from disbatch import options
 from disbatch.arguments import parse
+from disbatch.credentials import Credentials
 from disbatch.driver import address, beginning
-from disbatch.driver.beginning import OtherStoreAddress
+from disbatch.driver.beginning import OtherStoreAddress, write
 from disbatch.driver.events import SkippedTask
 from disbatch.errors import DisbatchError, StatusFileError, UsageError
 from disbatch.kvsstcp.client import DisconnectedError
 from disbatch.options import ContextRoleOptions
+from disbatch.records import fields
 from disbatch.statusfile import HEADER, skipped_line
 from disbatch.taskfile import Complaint
 from disbatch.values import Address
@@ -84,7 +86,7 @@ def test_a_run_begins_with_all_that_it_needs(bench: BeginningBench) -> None:
     assert begun.conflicts == ()
     assert begun.mail_server == Address("localhost", 25)
     assert begun.public == Address("driver.example.org", begun.port)
-    assert begun.secret is not None
+    assert begun.credentials is not None
     assert (begun.earlier, begun.other_store, begun.aside) == (None, None, None)
     assert begun.task_file is not None
     assert not os.get_inheritable(begun.task_file)
@@ -381,23 +383,76 @@ def test_the_script_starts_engines(bench: BeginningBench) -> None:
     assert (asked.run, asked.kvs) == (f"{bench.folder}/run", begun.public)
 
 
-def test_the_script_holds_the_secret_that_the_store_asks_for(
+def test_the_script_holds_the_secrets_of_engines_operators_and_programs(
     bench: BeginningBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KVSSTCP_SECRET", "that of another store")
-    secret = bench.begin().secret
-    assert secret is not None
-    assert b"export KVSSTCP_SECRET=%b\n" % secret in bench.content("run_dbUtil.sh")
+    credentials = bench.begin().credentials
+    assert credentials is not None
+    script = bench.content("run_dbUtil.sh")
+    assert b"export KVSSTCP_SECRET=%b\n" % credentials.engine in script
+    assert credentials.operator in script
+    assert credentials.program in script
+    assert credentials.observer not in script, "that is in a file of its own"
 
 
 def test_an_open_store_has_no_secret(bench: BeginningBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KVSSTCP_SECRET", "that of another store")
-    assert bench.begin("--insecure-kvs").secret is None
+    assert bench.begin("--insecure-kvs").credentials is None
     assert b"unset KVSSTCP_SECRET\n" in bench.content("run_dbUtil.sh")
 
 
-def test_each_run_has_a_secret_of_its_own(bench: BeginningBench) -> None:
-    assert len({bench.begin("-p", prefix).secret for prefix in ("a", "b", "c")}) == 3
+def test_each_run_and_each_role_has_a_secret_of_its_own_of_256_bits(bench: BeginningBench) -> None:
+    begun = [bench.begin("-p", prefix).credentials for prefix in ("a", "b", "c")]
+    secrets = [getattr(credentials, role) for credentials in begun for role in fields(Credentials)]
+    assert len(set(secrets)) == 12
+    assert {len(bytes.fromhex(secret.decode().removeprefix("tls:"))) for secret in secrets} == {32}
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o077])
+def test_a_file_with_a_secret_is_its_owners_alone_from_its_first_byte(
+    bench: BeginningBench, monkeypatch: pytest.MonkeyPatch, mask: int
+) -> None:
+    opened: list[tuple[int, int]] = []
+    really_open = os.open
+
+    def look_and_open(path: str, flags: int, mode: int = 0o777) -> int:
+        descriptor = really_open(path, flags, mode)
+        found = os.fstat(descriptor)
+        assert flags & os.O_EXCL, "it is a new file, which nobody has open"
+        opened.append((found.st_mode & 0o777, found.st_size))
+        return descriptor
+
+    former = os.umask(mask)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", look_and_open)
+            write(str(bench.folder / "script"), b"secret", 0o700)
+            write(str(bench.folder / "credential"), b"secret", 0o600)
+    finally:
+        os.umask(former)
+    assert opened == [(0o700, 0), (0o600, 0)]
+    assert (bench.content("script"), bench.content("credential")) == (b"secret", b"secret")
+
+
+def test_the_secret_says_that_what_goes_between_hosts_is_encrypted(bench: BeginningBench) -> None:
+    encrypted, plain = bench.begin("-p", "a").credentials, bench.begin("-p", "b", "--no-encryption").credentials
+    assert encrypted is not None
+    assert plain is not None
+    for role in fields(Credentials):
+        assert getattr(encrypted, role).startswith(b"tls:")
+        assert getattr(plain, role).isalnum()
+
+
+def test_a_python_that_cannot_encrypt_is_told_of_unless_nothing_is_to_be(
+    bench: BeginningBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beginning, "find_spec", {"_ssl": None}.__getitem__)
+    with pytest.raises(DisbatchError, match="this Python cannot encrypt") as caught:
+        bench.begin()
+    assert "--no-encryption" in str(caught.value.hint)
+    assert bench.begin("--no-encryption").credentials is not None
+    assert bench.begin("-p", "open", "--insecure-kvs").credentials is None
 
 
 def test_a_prefix_with_blanks_and_quotes_makes_a_script_that_bash_reads(bench: BeginningBench) -> None:
@@ -527,7 +582,7 @@ def test_another_store_is_the_one_that_the_user_means(
     assert begun.other_store is not None
     assert (begun.other_store.where, begun.other_store.secret) == ((host, 80), b"its secret")
     assert begun.other_store.connected == (CONNECTION, CONNECTION)
-    assert begun.secret not in (None, b"its secret"), "the run's own store has a secret of its own"
+    assert begun.credentials is not None, "the run's own store has secrets of its own"
 
 
 def test_another_store_may_ask_for_no_secret(bench: BeginningBench) -> None:

@@ -19,7 +19,7 @@ from disbatch.driver.controller import (
     RunPhase,
 )
 from disbatch.taskfile import Complaint
-from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Task
+from disbatch.tasks import LOST, NO_PROCESS, NO_REPEAT, Barrier, PerEngineTask, Task, lost_outcome
 from disbatch.tasks import Phase as When
 from tests.unit.driver.examples import context_came, outcome
 from tests.unit.driver.play import CANCEL, TOKEN, Play, barrier, play, skipped, task, tasks
@@ -288,7 +288,7 @@ def test_a_limit_counts_no_task_that_comes_back() -> None:
     assert sum(map(len, run.given.values())) - len(returned) == 20
 
 
-@pytest.mark.parametrize("event", [events.EngineLost(0), messages.EngineLeft(0)])
+@pytest.mark.parametrize("event", [events.MemberCut("engine 0"), messages.EngineLeft(0)])
 def test_an_engine_that_goes_unasked_does_not_keep_a_context_with_its_number(event: events.Event) -> None:
     run = near_its_limit()
     run.reads(*tasks(*range(12, 40)), ended=False)
@@ -314,9 +314,10 @@ def test_nothing_behind_a_barrier_starts_before_all_that_is_before_it_has_ended(
 
 def test_a_lost_task_holds_the_barrier_up() -> None:
     run = play(task(0), barrier(1), task(2), cylinders=[1, 1])
-    run.happens(events.EngineLost(0))
+    run.is_cut(0)
     assert not run.all(events.RecordBarrier)
-    run.happens(events.TasksCouldBeGivenBack(0))
+    run.happens(messages.EngineCleared(0))
+    assert not run.all(events.RecordBarrier)
     assert run.given == {0: [0], 1: [0]}
     run.ends(1, 0)
     assert run.given[1] == [0, 2]
@@ -330,7 +331,8 @@ def test_a_task_whose_report_is_late_holds_the_barrier_up() -> None:
 
 def test_a_barrier_record_says_when_it_was_met_and_when_passed() -> None:
     run = play(task(0), barrier(1, key=b"go"), task(2), cylinders=[2])
-    run.now = 5.0
+    run.now = -3600.0  # somebody has set it back meanwhile
+    run.clock = 5.0
     run.ends(0, 0)
     (record,) = run.all(events.RecordBarrier)
     assert (record.start, record.end) == (0.0, 5.0)
@@ -480,11 +482,157 @@ def test_tasks_that_a_stopping_run_interrupts_are_recorded_as_abandoned() -> Non
     assert (run.controller.counts.interrupted, run.controller.counts.finished) == (1, 1)
 
 
-def test_a_status_file_that_cannot_be_written_ends_the_run() -> None:
-    run = play(*tasks(0, 1), cylinders=[1])
-    run.happens(events.RecordingFailed("the disk is full"))
-    assert run.told == "the disk is full"
+DRAIN_SIGNAL = events.DrainAsked("SIGUSR1")
+
+
+def test_a_run_that_is_drained_gives_out_no_more_records_what_runs_and_can_be_resumed() -> None:
+    run = play(*tasks(0, 1, 2, 3), cylinders=[1, 1])
+    run.happens(DRAIN_SIGNAL)
+    assert run.told == "got SIGUSR1; waiting for the tasks that run, and giving out no more"
+    assert run.said_to(0)[-2:] == run.said_to(1)[-2:] == [messages.ReturnTasks(), messages.FinishEngine()]
+    assert run.said_to_context()[-1] == messages.EndContext((), run_over=True)
+    run.ends(0, 0)
+    run.ends(1, 1, return_code=1)
+    assert run.given == {0: [0], 1: [1]}
+    assert run.recorded == [0, 1]
+    assert run.happens(DRAIN_SIGNAL) == []
     assert run.everybody_leaves() == events.EndRun(1, complete=False)
+    assert run.controller.can_be_resumed
+    assert run.controller.told_to_end
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_run_that_is_drained_when_all_is_given_out_may_be_complete(*, waits: bool) -> None:
+    run = play(*tasks(0, 1), cylinders=[2])
+    run.happens(DRAIN_SIGNAL)
+    run.ends(0, 0)
+    run.happens(messages.TasksReturned(0, (1,))) if waits else run.ends(0, 1)
+    assert run.everybody_leaves() == (events.EndRun(1, complete=False) if waits else events.EndRun(0, complete=True))
+
+
+@pytest.mark.parametrize("event", [messages.EngineLeft(0), messages.EngineCleared(0)])
+def test_what_a_drained_run_loses_is_left_to_the_next(event: events.Event) -> None:
+    run = play(task(0), cylinders=[1])
+    run.happens(DRAIN_SIGNAL)
+    run.is_cut(0)
+    run.happens(event)
+    assert run.everybody_leaves() == events.EndRun(1, complete=False)
+    assert not run.all(events.RecordTask)
+
+
+def test_what_is_interrupted_while_a_run_drains_has_its_line_and_is_left_to_the_next() -> None:
+    run = play(task(0), cylinders=[1])
+    run.happens(DRAIN_SIGNAL)
+    run.ends(0, 0, return_code=-15, interrupted=True)
+    (record,) = run.all(events.RecordTask)
+    assert record.abandoned
+    assert run.everybody_leaves() == events.EndRun(1, complete=False)
+
+
+def test_a_signal_to_end_hurries_a_run_that_drains_as_any_other() -> None:
+    run = play(*tasks(0, 1), cylinders=[1])
+    run.happens(DRAIN_SIGNAL)
+    run.happens(events.SignalCame("SIGTERM", 143))
+    assert run.told.endswith("got SIGTERM; ending the running tasks (again: at once)")
+    assert run.said_to(0)[-1] == CANCEL
+    assert run.everybody_leaves() == events.EndRun(143, complete=False)
+
+
+def test_a_run_that_is_drained_before_there_is_anything_ends_at_once() -> None:
+    run = Play()
+    run.happens(DRAIN_SIGNAL)
+    assert run.told == "got SIGUSR1; no task runs"
+    assert run.end == events.EndRun(1, complete=False)
+
+
+def test_a_run_whose_tasks_have_all_ended_is_not_drained() -> None:
+    run = play(task(0), cylinders=[1])
+    run.ends(0, 0)
+    assert run.happens(DRAIN_SIGNAL) == []
+    assert run.everybody_leaves() == events.EndRun(0, complete=True)
+
+
+# Records that cannot be written
+
+
+def held_back(*items: events.Item, cylinders: Sequence[int] = (1,)) -> Play:
+    """Return a run whose status file cannot be written any more."""
+    run = play(*items, cylinders=cylinders)
+    run.happens(events.RecordsHeldBack())
+    return run
+
+
+def test_nothing_is_given_out_while_records_are_held_back() -> None:
+    run = held_back(*tasks(0, 1))
+    assert run.ends(0, 0) == [events.RecordTask(task(0), "own0", outcome(), abandoned=False)]
+    assert run.given == {0: [0]}
+    run.happens(events.RecordsWritten())
+    assert run.given == {0: [0, 1]}
+
+
+def test_nobody_who_comes_meanwhile_is_given_anything() -> None:
+    run = held_back(*tasks(0, 1))
+    run.engines(1, token="other")
+    assert run.given == {0: [0]}
+    run.happens(events.RecordsWritten())
+    assert run.given == {0: [0], 1: [1]}
+
+
+def test_no_barrier_is_passed_while_records_are_held_back() -> None:
+    run = held_back(task(0), barrier(1, key=b"key"), task(2))
+    run.ends(0, 0)
+    assert not run.all(events.RecordBarrier)
+    run.happens(events.RecordsWritten())
+    assert run.all(events.AnnounceBarrier) == [events.AnnounceBarrier(b"key", 1)]
+    assert run.given == {0: [0, 2]}
+
+
+def test_tasks_that_only_wait_at_an_engine_are_asked_back_when_records_are_held_back() -> None:
+    run = play(*tasks(*range(60)), cylinders=[1])
+    run.ends(0, 0, elapsed=0.001)
+    waiting = run.given[0][2:]
+    assert waiting
+    assert run.happens(events.RecordsHeldBack()) == [events.SendToEngine(0, messages.ReturnTasks())]
+    run.happens(messages.TasksReturned(0, tuple(waiting)))
+    assert run.given[0] == [0, 1, *waiting]
+    run.ends(0, 1)
+    run.happens(events.RecordsWritten())
+    assert run.given[0][len(waiting) + 2] == waiting[0]
+
+
+def test_a_run_whose_tasks_have_all_ended_goes_on_until_their_records_are_written() -> None:
+    run = held_back(*tasks(0))
+    run.ends(0, 0)
+    assert run.said_to(0)[-1] == messages.RunTasks((task(0),))
+    run.happens(events.RecordsWritten())
+    assert run.said_to(0)[-1] == messages.FinishEngine()
+
+
+def test_a_run_whose_last_engine_has_gone_goes_on_until_records_are_written() -> None:
+    run = held_back(*tasks(0, 1))
+    run.happens(messages.EngineLeft(0))
+    run.happens(messages.ContextLeft(0))
+    assert not run.told
+    run.happens(events.RecordsWritten())
+    assert "no engine is left" in run.told
+
+
+def test_a_signal_ends_a_run_whose_records_are_held_back() -> None:
+    run = held_back(*tasks(0, 1))
+    run.happens(events.SignalCame("SIGINT", 130))
+    run.ends(0, 0, return_code=-15, interrupted=True)
+    assert run.everybody_leaves() == events.EndRun(130, complete=False)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_run_whose_last_records_are_held_back_can_be_resumed(*, written: bool) -> None:
+    run = play(*tasks(0), cylinders=[1])
+    run.ends(0, 0)
+    run.happens(events.RecordsHeldBack())
+    if written:
+        run.happens(events.RecordsWritten())
+    run.happens(events.SignalCame("SIGINT", 130))
+    assert run.controller.can_be_resumed is not written
 
 
 # The end
@@ -521,14 +669,14 @@ def test_an_engine_that_waits_for_its_settings_is_refused_when_the_run_stops() -
 def test_contexts_have_some_time_to_leave_when_the_engines_have() -> None:
     run = play(*tasks(0), cylinders=[1])
     run.ends(0, 0)
-    assert run.happens(messages.EngineLeft(0)) == [events.WakeAfter(CONTEXT_PATIENCE, events.PatienceEnded())]
+    assert run.happens(messages.EngineLeft(0))[-1:] == [events.WakeAfter(CONTEXT_PATIENCE, events.PatienceEnded())]
     assert run.happens(events.PatienceEnded()) == [events.EndRun(0, complete=True)]
 
 
 def test_an_engine_that_is_lost_when_all_is_done_holds_nothing_up() -> None:
     run = play(*tasks(0), cylinders=[1])
     run.ends(0, 0)
-    run.happens(events.EngineLost(0))
+    run.is_lost(0)
     run.happens(messages.ContextLeft(0))
     assert run.end == events.EndRun(0, complete=True)
 
@@ -545,6 +693,212 @@ def test_nothing_is_asked_for_after_the_end() -> None:
         events.ItemsRead((task(1),), ended=True),
     ]
     assert [run.happens(event) for event in late] == [[]] * len(late)
+
+
+# What is lost with an engine
+
+
+def attempts_of(run: Play, task_id: int) -> list[int]:
+    """Numbers of the attempts at a task, in their order."""
+    given = [task for rank in run.given for task in run.tasks_given(rank) if task.task_id == task_id]
+    return sorted(task.attempt for task in given)
+
+
+def reason(text: str) -> bytes:
+    """What the status file has room for of a reason."""
+    return lost_outcome(text, 0.0).err_snippet
+
+
+def lost_reports(run: Play) -> dict[int, bytes]:
+    """What the status file says of those tasks that were recorded as lost."""
+    records = run.all(events.RecordTask)
+    return {
+        record.task.task_id: record.outcome.err_snippet
+        for record in records
+        if (record.outcome.return_code, record.outcome.pid) == (LOST, NO_PROCESS)
+    }
+
+
+def test_an_attempt_has_a_new_number_when_the_one_before_was_lost_or_interrupted() -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1, 1])
+    run.is_lost(0)
+    run.happens(messages.StopEngine(2, now=True))
+    run.ends(2, 0, return_code=-15, interrupted=True)
+    run.ends(1, 1)
+    assert attempts_of(run, 0) == [1, 2, 3]
+    assert attempts_of(run, 1) == [1]
+    run.ends(1, 0)
+    (record,) = [record for record in run.all(events.RecordTask) if record.task.task_id == 0]
+    assert record.task.attempt == 3
+
+
+def test_an_attempt_that_did_not_begin_is_none() -> None:
+    run = play(*tasks(*range(9)), cylinders=[1])
+    run.ends(0, 0, elapsed=0.001)
+    run.engines(2, token="u")
+    run.happens(messages.TasksReturned(0, (2, 3, 4, 5, 6, 7)))
+    assert attempts_of(run, 2) == [1, 1]
+
+
+def lose_one_after_another(run: Play, engines: int, first: int = 0) -> None:
+    for rank in range(first, first + engines):
+        run.is_lost(rank)
+
+
+@pytest.mark.parametrize(("limit", "engines"), [(1, 1), (2, 2), (3, 3)])
+def test_a_task_that_was_lost_so_often_has_failed(limit: int, engines: int) -> None:
+    run = play(*tasks(0), cylinders=[1] * (engines + 1), crash_limit=limit, exit_code=True)
+    lose_one_after_another(run, engines - 1)
+    assert run.recorded == []
+    run.is_lost(engines - 1)
+    times = "once" if limit == 1 else f"{limit} times"
+    why = f"lost with its engine {times}"
+    assert lost_reports(run) == {0: reason(f"disbatch: {why}")}
+    assert f"task 0 (line 1) was lost with its engine {times}, and is given up" in run.told
+    assert run.everybody_leaves() == events.EndRun(1, complete=True)
+    assert (run.controller.counts.finished, run.controller.counts.failed) == (1, 1)
+
+
+def test_without_a_limit_a_task_may_be_lost_any_number_of_times() -> None:
+    run = play(*tasks(0), cylinders=[1] * 20, crash_limit=0)
+    lose_one_after_another(run, 19)
+    assert run.recorded == []
+    assert attempts_of(run, 0) == list(range(1, 21))
+
+
+def test_a_loss_counts_only_for_tasks_that_had_begun() -> None:
+    run = play(*tasks(*range(9)), cylinders=[1], crash_limit=1)
+    run.ends(0, 0, elapsed=0.001)
+    run.engines(1, token="u", ready=False)
+    assert run.given == {0: [0, 1, 2, 3, 4, 5, 6, 7]}
+    run.is_lost(0)
+    assert list(lost_reports(run)) == [1], "the others waited for its cylinder"
+    run.is_ready(1)
+    for task_id in range(2, 9):
+        run.ends(1, task_id)
+    assert run.recorded == list(range(9))
+
+
+def test_a_task_whose_report_is_late_had_begun() -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1], crash_limit=1)
+    run.happens(messages.CylindersFreed(0, (0,)))
+    run.is_lost(0)
+    assert list(lost_reports(run)) == [0]
+
+
+@pytest.mark.parametrize(
+    "purpose",
+    [
+        messages.StopEngine(0, now=True),
+        messages.StopEngine(0, now=False),
+        messages.StopContext(0, now=True),
+        messages.ContextToldToEnd(0),
+        messages.EngineToldToEnd(0),
+    ],
+)
+def test_a_loss_of_an_engine_that_somebody_wanted_to_end_does_not_count(purpose: events.Event) -> None:
+    run = play(*tasks(0), cylinders=[1], crash_limit=1)
+    run.engines(1, token="u")
+    run.happens(purpose)
+    run.is_lost(0)
+    assert lost_reports(run) == {}
+    assert run.given[1] == [0]
+    run.is_lost(1)
+    assert list(lost_reports(run)) == [0]
+
+
+def test_an_interruption_is_no_loss() -> None:
+    run = play(*tasks(0), cylinders=[1], crash_limit=1)
+    run.engines(1, token="u")
+    run.happens(messages.StopEngine(0, now=True))
+    run.ends(0, 0, return_code=-15, interrupted=True)
+    assert run.given[1] == [0]
+    assert run.recorded == []
+
+
+def test_an_engine_that_leaves_in_order_has_lost_nothing() -> None:
+    run = play(*tasks(0), cylinders=[1, 1], crash_limit=1, requeue=False)
+    run.happens(messages.EngineLeft(0))
+    assert run.given[1] == [0], "it was not begun, or there would be a report"
+    assert attempts_of(run, 0) == [1, 1]
+
+
+def test_a_command_that_is_not_to_run_twice_fails_when_it_is_lost() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[2, 1], requeue=False)
+    run.is_lost(0)
+    why = reason("disbatch: lost with its engine, not run again (--no-requeue)")
+    assert lost_reports(run) == {0: why, 1: why}
+    assert run.told == "lost the engine on own0; 2 of its tasks have failed, as they must not run twice"
+    run.ends(1, 2)
+    assert run.given == {0: [0, 1], 1: [2]}
+    assert run.everybody_leaves() == events.EndRun(0, complete=True)
+    assert run.controller.counts.failed == 2
+
+
+def test_a_command_that_is_not_to_run_twice_fails_when_its_engine_is_silent_for_too_long() -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1], requeue=False)
+    run.passes(63.0, "engine 1", "context own")
+    assert list(lost_reports(run)) == [0]
+
+
+@pytest.mark.parametrize("return_code", [-15, 1, 0])
+@pytest.mark.parametrize(
+    "purpose",
+    [
+        messages.StopEngine(0, now=True),
+        messages.ContextToldToEnd(0),
+        messages.EngineToldToEnd(0),
+        events.SignalCame("SIGTERM", 143),
+    ],
+)
+def test_a_command_that_is_not_to_run_twice_fails_when_it_is_interrupted(
+    purpose: events.Event, return_code: int
+) -> None:
+    run = play(*tasks(0), cylinders=[1], requeue=False)
+    run.engines(1, token="u")
+    run.happens(purpose)
+    run.ends(0, 0, return_code=return_code, interrupted=True)
+    (record,) = run.all(events.RecordTask)
+    assert not record.abandoned, "a resume would run it again"
+    assert record.outcome.failed
+    assert 1 not in run.given
+    assert run.controller.counts.failed == 1
+
+
+def test_a_command_that_is_not_to_run_twice_fails_when_it_is_lost_while_the_run_stops() -> None:
+    run = play(*tasks(0), cylinders=[1], requeue=False)
+    run.happens(events.SignalCame("SIGTERM", 143))
+    run.is_lost(0)
+    assert list(lost_reports(run)) == [0]
+
+
+def test_a_task_that_is_lost_while_the_run_stops_has_no_line() -> None:
+    run = play(*tasks(0), cylinders=[1], crash_limit=1)
+    run.happens(events.SignalCame("SIGTERM", 143))
+    run.is_lost(0)
+    assert run.all(events.RecordTask) == []
+
+
+def test_a_lost_task_that_has_failed_ends_a_run_that_fails_fast() -> None:
+    run = play(*tasks(0, 1, 2, 3), cylinders=[2, 1], requeue=False, fail_fast=True)
+    run.is_lost(0)
+    assert run.said_to(1)[-1] == CANCEL
+    assert sorted(lost_reports(run)) == [0, 1]
+    run.ends(1, 2, return_code=-15, interrupted=True)
+    assert run.everybody_leaves() == events.EndRun(1, complete=False)
+
+
+def test_a_lost_task_that_has_failed_fails_a_check() -> None:
+    run = play(task(0), barrier(1, check=True), task(2), cylinders=[1, 1], crash_limit=1)
+    run.is_lost(0)
+    assert run.controller.check_failed
+
+
+def test_losses_of_a_task_that_has_ended_are_forgotten() -> None:
+    run = play(*tasks(0), cylinders=[1, 1])
+    run.is_lost(0)
+    run.ends(1, 0)
+    assert run.controller._losses == {}
 
 
 # Any order
@@ -575,10 +929,135 @@ def items_of(per_engine: Sequence[When], kinds: Sequence[str], *, too_late: bool
     return items
 
 
-class AnyOrder(RuleBasedStateMachine):
-    """An adversary decides what happens next; `World` asserts what must hold at every step."""
+class Lives(RuleBasedStateMachine):
+    """What happens in every run, and what an adversary can do to its engines and their connections.
+
+    `World` asserts what must hold at every step.
+    """
 
     world: World
+
+    @precondition(lambda self: any(engine.connected for engine in self.world.engines.values()))
+    @rule(which=which, kept=few, fate=st.sampled_from(["cut", "cut", "mute", "freeze", "kill"]))
+    def an_engine_is_disturbed(self, which: int, kept: int, fate: str) -> None:
+        connected = [engine for engine in self.world.engines.values() if engine.connected]
+        engine = connected[which % len(connected)]
+        if fate == "cut":
+            engine.break_connection(kept - 1)
+        elif fate == "kill":
+            engine.be_killed(kept - 1)
+        elif engine.roster is not None:
+            engine.muted |= fate == "mute"
+            engine.frozen |= fate == "freeze"
+
+    @precondition(lambda self: self.world.contexts)
+    @rule(which=which, fate=which, kept=few)
+    def a_context_may_be_disturbed(self, which: int, fate: int, kept: int) -> None:
+        context = self.world.contexts[which % len(self.world.contexts)]
+        if fate > 6:
+            context.break_connection(kept - 1)
+        elif fate > 5:
+            context.muted = True
+
+    @precondition(lambda self: any(peer.is_disturbed for peer in self.world.peers))
+    @rule(which=which)
+    def somebody_is_disturbed_no_longer(self, which: int) -> None:
+        disturbed = [peer for peer in self.world.peers if peer.is_disturbed]
+        peer = disturbed[which % len(disturbed)]
+        peer.muted = peer.frozen = False
+        if peer.can_rejoin:
+            peer.rejoin()
+
+    @precondition(lambda self: any(engine.return_code for engine in self.world.engines.values()))
+    @rule(which=which)
+    def a_keeper_tells_of_the_end_of_its_engine(self, which: int) -> None:
+        killed = [engine.rank for engine in self.world.engines.values() if engine.return_code]
+        self.world.handle(messages.EngineCleared(killed[which % len(killed)]))
+
+    @rule(seconds=st.sampled_from([1.0, 10.0, 30.0, 48.0, 63.0, 100.0]), fate=which)
+    def time_may_pass(self, seconds: float, fate: int) -> None:
+        if fate > 3:
+            self.world.time_passes(seconds, driver_is_stopped=fate > 6)
+
+    @rule()
+    def contexts_see_which_engines_have_ended(self) -> None:
+        for context in self.world.contexts:
+            context.reap()
+
+    @precondition(lambda self: self.world.senders)
+    @rule(which=which, count=few)
+    def the_driver_hears(self, which: int, count: int) -> None:
+        for _ in range(count):
+            if senders := self.world.senders:
+                self.world.deliver_from(senders[which % len(senders)])
+
+    @precondition(lambda self: self.world.receivers)
+    @rule(which=which, count=few)
+    def others_hear(self, which: int, count: int) -> None:
+        for _ in range(count):
+            if receivers := self.world.receivers:
+                self.world.deliver_to(receivers[which % len(receivers)])
+
+    @rule()
+    def everybody_hears(self) -> None:
+        self.world.deliver_everything()
+
+    @precondition(lambda self: self.world.busy)
+    @rule(which=which, count=few, return_code=codes, short=st.booleans(), lingers=st.sampled_from([False, False, True]))
+    def tasks_end(self, which: int, count: int, return_code: int, *, short: bool, lingers: bool) -> None:
+        for _ in range(count):
+            if busy := [engine for engine in self.world.busy if engine.running]:
+                busy[which % len(busy)].end_task(which, return_code, 1e-4 if short else 2.0, lingers=lingers)
+
+    @precondition(lambda self: any(engine.reports or engine.freed for engine in self.world.busy))
+    @rule(which=which, with_lingering=st.booleans())
+    def an_engine_reports(self, which: int, *, with_lingering: bool) -> None:
+        due = [engine for engine in self.world.busy if engine.reports or engine.freed]
+        due[which % len(due)].report(with_lingering=with_lingering)
+
+    @precondition(lambda self: self.world.wakes)
+    @rule(which=which)
+    def a_timer_runs_out(self, which: int) -> None:
+        self.world.wake(which)
+
+    @invariant()
+    def all_is_well(self) -> None:
+        if hasattr(self, "world"):
+            self.world.check()
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.settle()
+            assert self.world.controller.phase is RunPhase.ENDED
+
+
+class Leases(Lives):
+    """A run that has begun, and to whose engines this happens alone."""
+
+    @initialize(
+        count=st.integers(1, 30),
+        barrier=st.integers(0, 60),
+        own=cylinders,
+        requeue=st.sampled_from([True, True, True, False]),
+        crash_limit=st.sampled_from([0, 1, 2, 3]),
+    )
+    def begin(self, count: int, barrier: int, own: list[int], *, requeue: bool, crash_limit: int) -> None:
+        kinds = ["barrier" if number == barrier else "task" for number in range(count)]
+        items = items_of([], kinds, too_late=False)
+        self.world = World(items, own_context=tuple(own), requeue=requeue, crash_limit=crash_limit)
+        self.world.new_context(1, 2)
+        self.world.start_up()
+
+    @precondition(lambda self: len(self.world.contexts) < 5)
+    @rule(fate=which)
+    def another_context_may_come(self, fate: int) -> None:
+        if fate > 3:
+            self.world.new_context(2)
+            self.world.start_up()
+
+
+class AnyOrder(Lives):
+    """An adversary decides what happens next."""
 
     @initialize(
         per_engine=st.lists(st.sampled_from(When), max_size=2),
@@ -591,6 +1070,8 @@ class AnyOrder(RuleBasedStateMachine):
         startup_only=st.sampled_from([False, False, False, True]),
         task_limit=limits,
         retires=st.booleans(),
+        requeue=st.sampled_from([True, True, True, False]),
+        crash_limit=st.sampled_from([0, 1, 3]),
     )
     def begin(
         self,
@@ -605,6 +1086,8 @@ class AnyOrder(RuleBasedStateMachine):
         startup_only: bool,
         task_limit: int,
         retires: bool,
+        requeue: bool,
+        crash_limit: int,
     ) -> None:
         items = items_of(per_engine, kinds, too_late=too_late)
         self.world = World(
@@ -615,6 +1098,8 @@ class AnyOrder(RuleBasedStateMachine):
             startup_only=startup_only,
             task_limit=task_limit,
             retires=retires,
+            requeue=requeue,
+            crash_limit=crash_limit,
         )
         if head_start:
             self.world.start_up()
@@ -649,7 +1134,7 @@ class AnyOrder(RuleBasedStateMachine):
     def a_context_is_lost_or_told_to_end(self, which: int, fate: int) -> None:
         context = self.world.contexts[which % len(self.world.contexts)]
         if fate in (4, 5) and not context.ended:
-            context.die()
+            context.be_killed()
         elif fate > 5 and context.rank is not None and not context.ended:
             context.outbox.append(messages.ContextToldToEnd(context.rank))
 
@@ -663,12 +1148,10 @@ class AnyOrder(RuleBasedStateMachine):
             return
         engine.never_come()
 
-    @precondition(lambda self: any(not engine.connected for engine in self.world.engines.values()))
-    @rule(which=which)
-    def an_engine_that_lost_the_driver_ends(self, which: int) -> None:
-        lost = [engine for engine in self.world.engines.values() if engine.came and not engine.connected]
-        if lost:
-            lost[which % len(lost)].die()
+    @precondition(lambda self: self.world.own_context_has_ended)
+    @rule()
+    def the_driver_sees_that_the_own_context_has_ended(self) -> None:
+        self.world.own_context_end_is_seen()
 
     @precondition(lambda self: any(engine.connected for engine in self.world.engines.values()))
     @rule(which=which, fate=which, return_code=st.sampled_from([-9, 255]))
@@ -680,40 +1163,10 @@ class AnyOrder(RuleBasedStateMachine):
         if fate > 5:
             engine.break_connection(0)
 
-    @rule()
-    def contexts_see_which_engines_have_ended(self) -> None:
-        for context in self.world.contexts:
-            context.reap()
-
-    @precondition(lambda self: self.world.senders)
-    @rule(which=which, count=few)
-    def the_driver_hears(self, which: int, count: int) -> None:
-        for _ in range(count):
-            if senders := self.world.senders:
-                self.world.deliver_from(senders[which % len(senders)])
-
-    @precondition(lambda self: self.world.receivers)
-    @rule(which=which, count=few)
-    def others_hear(self, which: int, count: int) -> None:
-        for _ in range(count):
-            if receivers := self.world.receivers:
-                self.world.deliver_to(receivers[which % len(receivers)])
-
-    @rule()
-    def everybody_hears(self) -> None:
-        self.world.deliver_everything()
-
-    @precondition(lambda self: any(engine.running for engine in self.world.engines.values()))
-    @rule(which=which, count=few, return_code=codes, short=st.booleans(), lingers=st.sampled_from([False, False, True]))
-    def tasks_end(self, which: int, count: int, return_code: int, *, short: bool, lingers: bool) -> None:
-        for _ in range(count):
-            if busy := [engine for engine in self.world.engines.values() if engine.running]:
-                busy[which % len(busy)].end_task(which, return_code, 1e-4 if short else 2.0, lingers=lingers)
-
-    @precondition(lambda self: any(engine.per_engine_task for engine in self.world.engines.values()))
+    @precondition(lambda self: any(engine.per_engine_task for engine in self.world.busy))
     @rule(which=which, return_code=codes)
     def a_per_engine_command_ends(self, which: int, return_code: int) -> None:
-        busy = [engine for engine in self.world.engines.values() if engine.per_engine_task]
+        busy = [engine for engine in self.world.busy if engine.per_engine_task]
         busy[which % len(busy)].end_per_engine_task(return_code)
 
     @precondition(lambda self: any(engine.can_lose_cylinder for engine in self.world.engines.values()))
@@ -727,13 +1180,8 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(which=which)
     def a_cylinder_comes_back(self, which: int) -> None:
         engines = [engine for engine in self.world.engines.values() if engine.connected and engine.lost]
+        engines[which % len(engines)].frozen = False
         engines[which % len(engines)].gain_cylinder()
-
-    @precondition(lambda self: any(engine.reports or engine.freed for engine in self.world.engines.values()))
-    @rule(which=which, with_lingering=st.booleans())
-    def an_engine_reports(self, which: int, *, with_lingering: bool) -> None:
-        due = [engine for engine in self.world.engines.values() if engine.reports or engine.freed]
-        due[which % len(due)].report(with_lingering=with_lingering)
 
     @precondition(lambda self: any(engine.connected for engine in self.world.engines.values()))
     @rule(which=which, fate=which, kept=few)
@@ -742,8 +1190,8 @@ class AnyOrder(RuleBasedStateMachine):
         engine = connected[which % len(connected)]
         if fate in (4, 5):
             engine.break_connection(kept - 1)
-        elif fate > 5:
-            engine.cancel(stop_commands=True)
+        elif fate > 5 and not engine.frozen:
+            engine.told_to_end()
 
     @rule(which=which, fate=which, now=st.booleans())
     def somebody_stops_an_engine_or_a_context(self, which: int, fate: int, *, now: bool) -> None:
@@ -752,26 +1200,22 @@ class AnyOrder(RuleBasedStateMachine):
         elif fate == 7:
             self.world.handle(messages.StopEngine(which - 1, now))
 
-    @precondition(lambda self: self.world.wakes)
-    @rule(which=which)
-    def a_timer_runs_out(self, which: int) -> None:
-        self.world.wake(which)
-
     @rule(fate=which)
-    def a_signal_may_come(self, fate: int) -> None:
+    def the_disk_fills_up_or_has_room_again(self, fate: int) -> None:
         if fate > 5:
+            self.world.fill_disk()
+        else:
+            self.world.make_room()
+
+    @rule(fate=st.integers(0, 30))
+    def a_signal_may_come(self, fate: int) -> None:
+        if fate > 28:
             self.world.handle(events.SignalCame("SIGTERM", 143))
-
-    @invariant()
-    def all_is_well(self) -> None:
-        if hasattr(self, "world"):
-            self.world.check()
-
-    def teardown(self) -> None:
-        if hasattr(self, "world"):
-            self.world.settle()
-            assert self.world.controller.phase is RunPhase.ENDED
+        elif fate == 5:
+            self.world.handle(DRAIN_SIGNAL)
 
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = hypothesis_settings(stateful_step_count=40)
+TestLeases = Leases.TestCase
+TestLeases.settings = hypothesis_settings(stateful_step_count=40)

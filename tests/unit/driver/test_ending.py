@@ -7,6 +7,7 @@ import pytest
 
 from disbatch.driver import ending
 from disbatch.driver.controller import Controller, Counts
+from disbatch.driver.events import DrainAsked, SignalCame
 from disbatch.driver.feeder import EarlierRuns
 from disbatch.driver.recorder import Recorder
 from disbatch.statusfile import skipped_line
@@ -16,6 +17,8 @@ from tests.unit.driver.examples import context_came, line, settings
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from disbatch.driver.events import Event
 
 
 # The status file
@@ -86,7 +89,6 @@ def told(
     controller: Controller,
     capsys: pytest.CaptureFixture[str],
     *,
-    exit_status: int = 1,
     complete: bool = False,
     resumed: bool = False,
     retry: bool = False,
@@ -96,9 +98,7 @@ def told(
     def command(status_file: str, *, retry: bool) -> str:
         return f"go on with {status_file}{' and retry' * retry}"
 
-    ending.sum_up(
-        controller, "run_status.txt", command, exit_status=exit_status, complete=complete, resumed=resumed, retry=retry
-    )
+    ending.sum_up(controller, "run_status.txt", command, complete=complete, resumed=resumed, retry=retry)
     out, err = capsys.readouterr()
     assert out == ""
     return [text.removeprefix("disbatch: ") for text in err.splitlines()]
@@ -134,11 +134,12 @@ def test_of_a_run_that_nobody_has_come_to_all_is_told(
     assert told(controller, capsys, resumed=True) == [NOTHING, GO_ON]
 
 
-@pytest.mark.parametrize("status", [130, 143])
+@pytest.mark.parametrize("event", [SignalCame("SIGINT", 130), DrainAsked("SIGUSR1")])
 def test_a_run_that_a_signal_has_ended_can_be_gone_on_with_however_early_that_was(
-    controller: Controller, capsys: pytest.CaptureFixture[str], status: int
+    controller: Controller, capsys: pytest.CaptureFixture[str], event: Event
 ) -> None:
-    assert told(controller, capsys, exit_status=status) == [NOTHING, GO_ON]
+    controller.handle(event, 0.0, 0.0)
+    assert told(controller, capsys) == [NOTHING, GO_ON]
 
 
 def test_a_run_that_an_engine_has_come_to_can_be_gone_on_with(

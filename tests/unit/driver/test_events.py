@@ -9,7 +9,7 @@ import pytest
 from disbatch import messages
 from disbatch.driver import events
 from disbatch.driver.controller import Controller
-from disbatch.records import is_record
+from disbatch.records import is_record, replace
 from disbatch.tasks import Task
 from tests.unit.driver.examples import context_came, example, settings
 
@@ -34,7 +34,7 @@ def test_whatever_is_declared_is_of_use(kind: type) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", get_args(messages.ToDriver))
+@pytest.mark.parametrize("kind", [*get_args(messages.ToDriver), *get_args(messages.Order)])
 def test_what_others_say_to_the_driver_is_an_event(kind: type) -> None:
     assert kind in EVENTS
 
@@ -50,8 +50,8 @@ def test_two_that_say_the_same_are_equal(kind: type) -> None:
     assert example(kind) == example(kind)
 
 
-@pytest.mark.parametrize("kind", EVENTS)
-def test_the_controller_takes_every_event(kind: type) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in EVENTS if kind not in (messages.Beat, messages.Rejoined)])
+def test_the_controller_takes_every_event_but_those_about_a_conversation_itself(kind: type) -> None:
     controller = controller_with_an_engine()
     controller.handle(example(kind), 1.0, 1.0)
 
@@ -63,6 +63,17 @@ def controller_with_an_engine() -> Controller:
     controller.handle(context_came("t", 1), 1.0, 1.0)
     controller.handle(events.ItemsRead((example(Task),), ended=False), 1.0, 1.0)
     return controller
+
+
+@pytest.mark.parametrize("patience", [0.3, 60.0, 3600.0])
+def test_nothing_of_a_member_runs_any_more_when_it_is_given_up(patience: float) -> None:
+    lease = replace(settings(), heartbeat_patience=patience).lease
+    # What is not ended by itself a grace after the end of a lease is killed by its keeper half a grace later.
+    assert 0 < lease.limit < lease.limit + 1.5 * lease.grace < patience
+
+
+def test_members_beat_as_often_as_the_user_wants() -> None:
+    assert replace(settings(), heartbeat=2.5).lease.period == 2.5
 
 
 def test_what_is_no_event_is_not_taken() -> None:

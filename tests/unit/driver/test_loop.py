@@ -10,6 +10,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+import msgpack
 import pytest
 
 from disbatch import descriptors, messages
@@ -17,10 +18,11 @@ from disbatch.driver import events
 from disbatch.driver import loop as loop_file
 from disbatch.driver.controller import Controller
 from disbatch.driver.feeder import Feeder
-from disbatch.driver.loop import FAREWELL_LIMIT, DriverLoop, OwnContext
+from disbatch.driver.loop import FAREWELL_LIMIT, PAUSE_NOTICE, DriverLoop, OwnContext
 from disbatch.driver.recorder import Recorder
 from disbatch.errors import DisbatchError
-from disbatch.eventloop import EventLoop
+from disbatch.eventloop import EventLoop, Timer
+from disbatch.kvsstcp.rights import EVERYTHING
 from disbatch.kvsstcp.wire import ASTR
 from disbatch.launching import Launched
 from disbatch.statusfile import barrier_line, parse_line, per_engine_line, task_line
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 JOB = "my run"
+SECRETS = {b"s3cret": EVERYTHING}
 NOW = 1_700_000_000.25
 FORMER_LIMIT = (1024, 4096)
 OWN_CONTEXT = OwnContext(["disbatch", "--context"], {"KVSSTCP_SECRET": "s3cret"}, "context_launch.log")
@@ -57,13 +60,18 @@ class Loop:
     def now(self) -> float:
         return self.clock
 
-    def after(self, seconds: float, action: Callable[[], None]) -> None:
+    def after(self, seconds: float, action: Callable[[], None]) -> Timer:
         self.timers.append((seconds, action))
+        return Timer(self.clock + seconds, action)
 
     def on_signal(self, number: signal.Signals, handler: Callable[[], None]) -> None:
         self.signal_handlers[number] = handler
 
     on_request_to_end = EventLoop.on_request_to_end
+    on_request_to_stop = EventLoop.on_request_to_stop
+
+    def stop(self) -> None:
+        self.house.did("stop")
 
     def turn(self, timeout: float | None) -> None:
         self.timeouts.append(timeout)
@@ -96,7 +104,10 @@ class Script:
 
 
 class Book:
-    """Stands for the recorder."""
+    """Stands for the recorder of a file that nobody brings to disk."""
+
+    path = "/data/status"
+    unsynced = False
 
     def __init__(self, house: House) -> None:
         self.house = house
@@ -133,7 +144,7 @@ class Store:
         selector: object,
         listening: object,
         *,
-        secret: bytes | None,
+        secret: object,
         on_disconnect: Callable[[int], None],
         on_down: Callable[[], None],
         log: Callable[..., None],
@@ -144,6 +155,7 @@ class Store:
         self.ask_to_end = on_down
         self.log = log
         self.listeners: dict[bytes, Callable[[bytes, bytes, int | None], None]] = {}
+        self.ended: set[int] = set()
         self.turns_until_sent = 0
         self.closed = False
         self.next_expiry: float | None = None
@@ -158,6 +170,15 @@ class Store:
         self.house.did("put", key, messages.decode(value) if tag == messages.TAG else (tag, value))
 
     put_behind = put
+
+    def take(self, _key: bytes) -> None:
+        return None
+
+    def disconnect(self, peer: int) -> None:
+        if peer not in self.ended:
+            self.ended.add(peer)
+            self.house.did("disconnect", peer)
+            self.hang_up(peer)
 
     def expire(self, _now: float) -> float | None:
         return self.next_expiry
@@ -296,7 +317,7 @@ class House:
             lambda text: self.did("tell", text),
             lambda lines: self.did("recorded", *lines) if self.is_listened_to else None,
         )
-        self.driver.serve(cast("socket.socket", "the listening socket"), b"s3cret")
+        self.driver.serve(cast("socket.socket", "the listening socket"), SECRETS)
         if forget:
             self.done.clear()
 
@@ -316,11 +337,15 @@ class House:
 
         self.happens(tell)
 
-    def arrives(self, message: messages.Message, peer: int | None = 1) -> None:
-        self.arrives_as(messages.encode(message), messages.TAG, peer)
+    def arrives(
+        self, message: messages.Message, peer: int | None = 1, *, key: bytes = messages.driver_key(JOB)
+    ) -> None:
+        self.arrives_as(messages.encode(message), messages.TAG, peer, key=key)
 
-    def arrives_as(self, value: bytes, tag: bytes, peer: int | None = 1) -> None:
-        self.happens(lambda: self.store.listeners[messages.driver_key(JOB)](tag, value, peer))
+    def arrives_as(
+        self, value: bytes, tag: bytes, peer: int | None = 1, *, key: bytes = messages.driver_key(JOB)
+    ) -> None:
+        self.happens(lambda: self.store.listeners[key](tag, value, peer))
 
     def hangs_up(self, peer: int) -> None:
         self.happens(lambda: self.store.hang_up(peer))
@@ -372,7 +397,7 @@ def real(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
 
 
 def put_for_engine(rank: int, message: messages.ToEngine) -> tuple[object, ...]:
-    return "put", messages.engine_key(JOB, rank), message
+    return "put", messages.member_key(JOB, messages.engine_name(rank)), message
 
 
 PERFORMED: dict[type, tuple[events.Command, list[tuple[object, ...]]]] = {
@@ -386,12 +411,13 @@ PERFORMED: dict[type, tuple[events.Command, list[tuple[object, ...]]]] = {
     ),
     events.SendToContext: (
         events.SendToContext("token", messages.EndContext((1,))),
-        [("put", messages.context_key(JOB, "token"), messages.EndContext((1,)))],
+        [("put", messages.member_key(JOB, messages.context_name("token")), messages.EndContext((1,)))],
     ),
     events.SendToEngine: (
         events.SendToEngine(4, messages.RunTasks((TASK,))),
         [put_for_engine(4, messages.RunTasks((TASK,)))],
     ),
+    events.ForgetMember: (events.ForgetMember("engine 3"), []),
     events.RecordTask: (
         events.RecordTask(TASK, "node", outcome(1), abandoned=True),
         [("line", task_line(TASK, "node", outcome(1), abandoned=True))],
@@ -407,7 +433,7 @@ PERFORMED: dict[type, tuple[events.Command, list[tuple[object, ...]]]] = {
     events.AnnounceBarrier: (events.AnnounceBarrier(b"key", 12), [("put", b"key", (ASTR, b"12"))]),
     events.NoteInLog: (events.NoteInLog("an engine has come"), [("log", "an engine has come")]),
     events.TellUser: (events.TellUser("100 % done"), [("error", "100 % done"), ("tell", "100 % done")]),
-    events.WakeAfter: (events.WakeAfter(2.5, events.TasksCouldBeGivenBack(3)), []),
+    events.WakeAfter: (events.WakeAfter(2.5, events.EngineOverdue(3)), []),
     events.EndRun: (THE_END, []),
 }
 """A command of each kind and what is to be seen of it; timers and the end are looked at below."""
@@ -423,7 +449,7 @@ def test_every_command_is_performed(house: House, kind: type) -> None:
         [(seconds, action)] = house.loop.timers
         assert seconds == 2.5
         action()
-        assert list(house.driver._inbox) == [events.TasksCouldBeGivenBack(3)]
+        assert list(house.driver._inbox) == [events.EngineOverdue(3)]
     if kind is events.EndRun:
         assert end is command
         assert house.events == []
@@ -446,25 +472,25 @@ def test_all_records_are_written_before_anything_is_said(house: House) -> None:
 
 def test_what_happened_in_one_turn_is_recorded_with_one_flush(house: House) -> None:
     record, (line,) = PERFORMED[events.RecordTask]
-    house.script.answers[events.EngineLost] = [record, events.TellUser("lost")]
-    house.is_told(events.EngineLost(1), events.EngineLost(2))
+    house.script.answers[events.EngineOverdue] = [record, events.TellUser("lost")]
+    house.is_told(events.EngineOverdue(1), events.EngineOverdue(2))
     house.run(events.ReadItems(1))
     house.done = house.done[house.done.index(line) :]
     assert [what[0] for what in house.done[:7]] == ["line", "line", "flush", "error", "tell", "error", "tell"]
-    assert house.heard == [events.EngineLost(1), events.EngineLost(2)]
+    assert house.heard == [events.EngineOverdue(1), events.EngineOverdue(2), events.RecordsWritten()]
 
 
 def test_events_keep_their_order_and_carry_the_time_of_day(house: House) -> None:
     for rank in range(5):
-        house.is_told(events.EngineLost(rank))
+        house.is_told(events.EngineOverdue(rank))
     house.run()
-    assert house.heard == [events.EngineLost(rank) for rank in range(5)]
+    assert house.heard == [events.EngineOverdue(rank) for rank in range(5)]
     assert set(house.script.times) == {NOW}
 
 
 def test_what_a_command_brings_about_is_handled_without_waiting(house: House) -> None:
-    house.is_told(events.EngineLost(1))
-    house.script.answers[events.EngineLost] = [events.StartContext()]
+    house.is_told(events.EngineOverdue(1))
+    house.script.answers[events.EngineOverdue] = [events.StartContext()]
     house.child_failure = DisbatchError("cannot start it")
     house.run()
     assert house.loop.timeouts[:2] == [None, 0.0]
@@ -490,66 +516,178 @@ def test_a_turn_without_a_record_hands_nothing_on(house: House) -> None:
     assert house.all("recorded") == []
 
 
-def test_what_could_not_be_written_is_not_handed_on_before_it_is(house: House) -> None:
-    house.is_listened_to = True
-    house.book.fails()
-    house.script.answers[events.EngineLost] = [events.TellUser("there is room again")]
-    house.is_told(events.EngineLost(1))
-    barrier, announcement = PERFORMED[events.RecordBarrier][0], PERFORMED[events.AnnounceBarrier][0]
-    house.run(barrier, announcement)
-    line = PERFORMED[events.RecordBarrier][1][0]
-    assert [what for what in house.done if what[0] in ("flush", "recorded", "tell", "put")] == [
-        ("flush",),
-        ("flush",),
-        ("recorded", line[1]),
-        ("tell", "there is room again"),
-        ("flush",),
-    ]
-
-
 # Records that cannot be written
 
 
-def test_a_status_file_that_cannot_be_written_is_an_event(house: House) -> None:
-    house.book.fails()
-    house.run(events.TellUser("a task has ended"))
-    assert house.heard == [events.RecordingFailed("the disk is full")]
+ORDER = PERFORMED[events.SendToEngine][0]
 
 
-def test_one_that_stays_full_is_not_tried_again_before_something_happens(house: House) -> None:
+def there_is_room_again(house: House) -> None:
+    """Let the time come when it is tried again."""
+    house.book.failures.clear()
+    [(_, action)] = house.loop.timers
+    action()
+
+
+def test_a_status_file_that_cannot_be_written_is_told_of_once(house: House) -> None:
     house.book.fails(100)
-    house.happens(lambda: None)
-    house.run(events.TellUser("a task has ended"))
-    assert house.heard == [events.RecordingFailed("the disk is full")]
+    house.script.answers[events.EngineOverdue] = [PERFORMED[events.RecordTask][0]]
+    for rank in range(3):
+        house.is_told(events.EngineOverdue(rank))
+    house.run(PERFORMED[events.RecordTask][0])
+    assert house.heard[0] == events.RecordsHeldBack()
+    what = "the disk is full; nothing is started until that works, and nothing is lost"
+    assert house.all("tell") == [(f"{what} (make room for /data/status; Ctrl-C ends the run)",)]
+    assert len(house.loop.timers) == 1, "tried again once"
+    assert house.done.count(("flush",)) == 1, "before its time"
 
 
-def test_one_that_stays_full_is_told_of_once_and_ends_the_run(unopened: House) -> None:
+def test_what_follows_from_records_is_asked_for_when_they_are_written(house: House) -> None:
+    house.script.answers[events.RecordsWritten] = [ORDER]
+    house.run(PERFORMED[events.RecordTask][0], THE_END)
+    house.driver.happened(events.EngineOverdue(1))
+    house.script.answers[events.EngineOverdue] = [PERFORMED[events.RecordTask][0]]
+    house.driver._handle_inbox()
+    assert house.events == [events.EngineOverdue(1), events.RecordsWritten()]
+    assert [what[0] for what in house.done[-4:]] == ["line", "flush", "flush", "put"]
+
+
+def test_what_is_recorded_when_records_are_written_is_written_in_the_same_turn(unopened: House) -> None:
     house = unopened
     house.open(Controller(settings()))
-    house.book.fails(100)
-    house.is_told(events.ItemsRead((TASK,), ended=True))
-    end = house.run()
-    assert end == events.EndRun(1, complete=False)
-    assert house.all("tell") == [("the disk is full",)]
-    assert len(house.book.failures) > 90, "it was tried again and again"
+    house.is_told(events.ItemsRead((BARRIER, BARRIER), ended=True))
+    assert house.run() == THE_END
+    assert [what[0] for what in house.done if what[0] in ("line", "put")] == ["line", "line", "put", "put"]
+    assert house.loop.timeouts == [None]
+
+
+def test_what_could_not_be_written_is_not_handed_on_before_it_is(house: House) -> None:
+    house.is_listened_to = True
+    house.book.fails()
+    house.happens(lambda: there_is_room_again(house))
+    house.run(PERFORMED[events.RecordBarrier][0])
+    line = PERFORMED[events.RecordBarrier][1][0]
+    assert [what for what in house.done if what[0] in ("flush", "recorded", "put")] == [
+        ("flush",),
+        ("flush",),
+        ("recorded", line[1]),
+        ("flush",),
+    ]
+    assert house.heard == [events.RecordsHeldBack(), events.RecordsWritten()]
+    assert house.all("tell")[1:] == [("the status file can be written again; the run goes on",)]
+
+
+def test_lines_that_come_meanwhile_are_kept_in_their_order(house: House) -> None:
+    house.is_listened_to = True
+    house.book.fails()
+    house.script.answers[events.EngineOverdue] = [PERFORMED[events.RecordTask][0]]
+    house.is_told(events.EngineOverdue(1))
+    house.happens(lambda: there_is_room_again(house))
+    house.run(PERFORMED[events.RecordBarrier][0])
+    lines = [PERFORMED[kind][1][0][1] for kind in (events.RecordBarrier, events.RecordTask)]
+    assert house.all("recorded") == [tuple(lines)]
+    assert [what[0] for what in house.done].count("line") == 2
+
+
+def test_the_posted_state_does_not_get_ahead_of_the_file(house: House) -> None:
+    house.book.fails()
+    house.happens(house.press.post)
+    house.happens(lambda: there_is_room_again(house))
+    house.happens(house.press.post)
+    house.run(PERFORMED[events.RecordTask][0])
+    kinds = [what[0] for what in house.done]
+    assert house.replaced == [POSTED]
+    assert kinds.index("replace") > [place for place, kind in enumerate(kinds) if kind == "flush"][1]
+
+
+def test_a_run_that_has_ended_waits_until_its_last_lines_are_written(house: House) -> None:
+    house.book.fails()
+    house.run(PERFORMED[events.RecordTask][0], THE_END)
+    turns: list[int] = []
+    house.happens(partial(turns.append, 1))
+    house.happens(lambda: there_is_room_again(house))
+    assert house.driver.settle(None) is None
+    assert turns == [1]
+    assert house.all("tell")[1:] == [("the status file can be written again; the run goes on",)]
+
+
+def test_a_signal_ends_that_wait(house: House) -> None:
+    house.book.fails()
+    house.run(PERFORMED[events.RecordTask][0], THE_END)
+    house.happens(house.loop.signal_handlers[signal.SIGINT])
+    assert house.driver.settle(None) == events.SignalCame("SIGINT", 130)
+
+
+def test_a_run_that_was_cut_short_waits_so_long_and_no_longer(house: House) -> None:
+    house.book.fails()
+    house.run(PERFORMED[events.RecordTask][0], THE_END)
+    began = house.loop.clock
+    assert house.driver.settle(2.0) is None
+    assert 2.0 <= house.loop.clock - began < 2.5
+    assert house.loop.timeouts[-1] == 0.25
+
+
+def test_a_run_without_unwritten_lines_waits_for_nothing(house: House) -> None:
+    house.run(PERFORMED[events.RecordTask][0], THE_END)
+    house.loop.timeouts.clear()
+    assert house.driver.settle(None) is None
+    assert house.loop.timeouts == []
 
 
 # What others say
 
 
-def test_the_store_is_opened_with_the_secret_on_the_socket_that_listens(house: House) -> None:
-    assert house.store.made_with == ("the selector", "the listening socket", b"s3cret")
-    assert list(house.store.listeners) == [messages.driver_key(JOB)]
+def test_the_store_is_opened_with_the_secrets_on_the_socket_that_listens(house: House) -> None:
+    assert house.store.made_with == ("the selector", "the listening socket", SECRETS)
+    assert list(house.store.listeners) == [messages.driver_key(JOB), messages.orders_key(JOB)]
 
 
-@pytest.mark.parametrize("kind", get_args(messages.ToDriver))
+CONVERSATION = (messages.Beat, messages.Rejoined)
+"""What is about the conversation itself."""
+
+
+@pytest.mark.parametrize("kind", [kind for kind in get_args(messages.ToDriver) if kind not in CONVERSATION])
 def test_every_message_for_the_driver_is_an_event(house: House, kind: type) -> None:
     house.arrives(example(kind))
     house.run()
     assert house.heard == [example(kind)]
 
 
-@pytest.mark.parametrize("kind", [*get_args(messages.ToEngine), *get_args(messages.ToContext)])
+@pytest.mark.parametrize("kind", CONVERSATION)
+@pytest.mark.parametrize("peer", [1, None])
+def test_what_is_about_a_conversation_that_there_is_not_is_no_event(house: House, kind: type, peer: int | None) -> None:
+    house.arrives(example(kind), peer)
+    house.run()
+    assert house.heard == []
+
+
+@pytest.mark.parametrize("kind", get_args(messages.Order))
+def test_every_order_is_an_event_where_orders_are_taken_from(house: House, kind: type) -> None:
+    house.arrives(example(kind), key=messages.orders_key(JOB))
+    house.run()
+    assert house.heard == [example(kind)]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in get_args(messages.Message) if kind not in get_args(messages.Order)])
+def test_what_is_no_order_is_ignored_there_with_a_warning(house: House, kind: type) -> None:
+    house.arrives(example(kind), peer=7, key=messages.orders_key(JOB))
+    house.run()
+    assert house.heard == []
+    assert house.all("warn") == [(f"ignored what peer 7 sent: {kind.__name__} is no order",)]
+
+
+def test_what_is_no_message_is_ignored_there_with_a_warning(house: House) -> None:
+    house.arrives_as(b"nonsense", messages.TAG, peer=7, key=messages.orders_key(JOB))
+    house.run()
+    assert house.heard == []
+    [(warning,)] = house.all("warn")
+    assert str(warning).startswith("ignored what peer 7 sent: ")
+
+
+OF_OTHERS = [*get_args(messages.ToEngine), *get_args(messages.ToContext), *get_args(messages.Order)]
+
+
+@pytest.mark.parametrize("kind", OF_OTHERS)
 def test_a_message_for_others_is_ignored_with_a_warning(house: House, kind: type) -> None:
     house.arrives(example(kind), peer=7)
     house.run()
@@ -569,6 +707,24 @@ def test_what_is_no_message_is_ignored_with_a_warning(house: House, value: bytes
     assert str(warning).startswith("ignored what peer 7 sent: ")
 
 
+def test_a_newcomer_of_another_version_is_told_of_whatever_else_it_says(house: House) -> None:
+    came = msgpack.packb(["EngineCame", 3, "0.0.7", "there", {"and": "more"}])
+    house.arrives_as(came, messages.TAG)
+    house.run()
+    assert house.heard == [messages.EngineCame(3, "0.0.7", "there", 0)]
+
+
+def test_what_clients_get_wrong_by_the_thousand_is_a_few_lines_in_the_log(house: House) -> None:
+    for _ in range(1000):
+        house.arrives_as(b"nonsense", messages.TAG, peer=7)
+        house.arrives(example(messages.RunTasks), peer=7)
+        house.happens(house.store.ask_to_end)
+    house.arrives(messages.EngineLeft(0))
+    house.run()
+    assert house.heard == [messages.EngineLeft(0)]
+    assert 0 < len(house.all("warn")) <= 10
+
+
 def test_a_client_cannot_shut_the_store_down(house: House) -> None:
     house.happens(house.store.ask_to_end)
     house.arrives(messages.EngineLeft(0))
@@ -582,6 +738,46 @@ def test_what_the_store_complains_of_goes_into_the_log(house: House) -> None:
     assert house.all("warn") == [("cannot serve",)]
 
 
+def test_a_member_that_beats_is_answered_and_heard(house: House) -> None:
+    house.arrives(came(4), peer=11)
+    house.arrives(messages.Beat(0, 7.5), peer=11)
+    house.run()
+    assert house.all("put") == [(messages.member_key(JOB, "engine 4"), messages.Beat(1, 7.5))]
+    assert house.heard == [came(4), events.MemberHeard("engine 4")]
+
+
+def test_one_who_says_that_more_has_come_than_was_sent_is_cut_off_with_a_warning(house: House) -> None:
+    house.arrives(came(4), peer=11)
+    house.arrives(messages.Beat(1, 7.5), peer=11)
+    house.run()
+    assert house.all("disconnect") == [(11,)]
+    assert house.heard == [came(4), events.MemberCut("engine 4")]
+    [(warning,)] = house.all("warn")
+    assert str(warning).startswith("ended the connection of peer 11: ")
+
+
+def test_one_who_is_forgotten_is_hung_up_on_and_refused_when_he_comes_back(house: House) -> None:
+    house.script.answers[messages.EngineLeft] = [events.ForgetMember("engine 4")]
+    house.arrives(came(4), peer=11)
+    house.arrives(messages.EngineLeft(4), peer=11)
+    house.arrives(messages.Rejoined("engine 4", 1, 0), peer=12)
+    house.run()
+    assert house.all("disconnect") == [(11,)]
+    [(key, refusal)] = house.all("put")
+    assert key == messages.member_key(JOB, "engine 4", 1)
+    assert isinstance(refusal, messages.EngineRefused)
+    assert house.heard == [came(4), messages.EngineLeft(4)]
+
+
+def test_one_who_comes_back_goes_on_where_he_was(house: House) -> None:
+    house.arrives(came(4), peer=11)
+    house.hangs_up(11)
+    house.arrives(messages.Rejoined("engine 4", 1, 0), peer=12)
+    house.run()
+    assert house.all("put") == [(messages.member_key(JOB, "engine 4", 1), messages.Resumed(1))]
+    assert house.heard == [came(4), events.MemberCut("engine 4"), events.MemberRejoined("engine 4")]
+
+
 # Who has gone
 
 
@@ -590,13 +786,13 @@ def came(rank: int) -> messages.EngineCame:
 
 
 WHO_COMES = pytest.mark.parametrize(
-    ("message", "loss"), [(came(4), events.EngineLost(4)), (context_came("t", 1), events.ContextLost("t"))]
+    ("message", "cut"), [(came(4), events.MemberCut("engine 4")), (context_came("t", 1), events.MemberCut("context t"))]
 )
 
 
 @WHO_COMES
 def test_one_who_goes_is_known_by_the_connection_and_told_of_once(
-    house: House, message: messages.Message, loss: events.Event
+    house: House, message: messages.Message, cut: events.Event
 ) -> None:
     house.arrives(message, peer=11)
     house.arrives(came(5), peer=12)
@@ -604,7 +800,7 @@ def test_one_who_goes_is_known_by_the_connection_and_told_of_once(
     house.hangs_up(11)
     house.hangs_up(12)
     house.run()
-    assert house.heard == [message, came(5), loss, events.EngineLost(5)]
+    assert house.heard == [message, came(5), cut, events.MemberCut("engine 5")]
 
 
 def test_the_end_of_a_connection_of_nobody_is_no_event(house: House) -> None:
@@ -617,7 +813,7 @@ def test_the_end_of_a_connection_of_nobody_is_no_event(house: House) -> None:
 
 @WHO_COMES
 def test_the_end_of_one_who_says_to_be_another_is_not_the_others(
-    house: House, message: messages.Message, loss: events.Event
+    house: House, message: messages.Message, cut: events.Event
 ) -> None:
     house.arrives(message, peer=11)
     house.arrives(message, peer=12)
@@ -625,7 +821,7 @@ def test_the_end_of_one_who_says_to_be_another_is_not_the_others(
     house.happens(lambda: house.did("the second one has gone", len(house.heard)))
     house.hangs_up(11)
     house.run()
-    assert house.heard == [message, message, loss]
+    assert house.heard == [message, message, cut]
     assert ("the second one has gone", 2) in house.done
 
 
@@ -639,7 +835,7 @@ def test_what_was_said_before_the_end_of_a_connection_comes_before_it(house: Hou
 
     house.happens(say_and_go)
     house.run()
-    assert house.heard == [came(4), messages.EngineLeft(4), events.EngineLost(4)]
+    assert house.heard == [came(4), messages.EngineLeft(4), events.MemberCut("engine 4")]
 
 
 # Waiting
@@ -656,7 +852,8 @@ def test_the_loop_waits_as_long_as_the_store_has_nothing_to_see_to(house: House,
 
 
 def test_signals_are_heard_from_the_beginning(house: House) -> None:
-    assert set(house.loop.signal_handlers) == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
+    ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    assert set(house.loop.signal_handlers) == ending | {signal.SIGUSR1, signal.SIGTSTP, signal.SIGCHLD}
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
@@ -671,6 +868,28 @@ def test_a_signal_before_the_run_begins_is_not_lost(house: House) -> None:
     house.run(events.ReadItems(1))
     assert house.heard == [events.SignalCame("SIGTERM", 143)]
     assert house.loop.timeouts[0] is None, "it was handled before anything was waited for"
+
+
+def test_a_signal_that_drains_the_run_is_an_event(house: House) -> None:
+    house.happens(house.loop.signal_handlers[signal.SIGUSR1])
+    house.run()
+    assert house.heard == [events.DrainAsked("SIGUSR1")]
+
+
+def test_a_driver_that_is_to_stop_tells_everybody_before_and_afterwards(house: House) -> None:
+    pauses, goes_on = (events.SendToEngine(4, said) for said in (messages.DriverPauses(), messages.DriverGoesOn()))
+    house.script.answers[events.PauseBegan] = [pauses]
+    house.script.answers[events.PauseEnded] = [goes_on]
+    house.happens(house.loop.signal_handlers[signal.SIGTSTP])
+    house.happens(lambda: house.did("sent"))  # in a turn that is taken for it
+    house.happens(lambda: setattr(house.loop, "clock", house.loop.clock + PAUSE_NOTICE))
+    house.run()
+    assert [what for what in house.done if what[0] in ("put", "sent", "stop")] == [
+        put_for_engine(4, pauses.message),
+        ("sent",),
+        ("stop",),
+        put_for_engine(4, goes_on.message),
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -787,7 +1006,7 @@ def test_what_is_for_programs_goes_into_the_store_that_they_share(house: House, 
     message = messages.RunTasks((TASK,))
     house.run(events.AnnounceBarrier(b"key", 5), events.SendToEngine(1, message), THE_END)
     assert shared.posted == [(b"key", b"ASTR", b"5")]
-    assert house.all("put") == [(messages.engine_key(JOB, 1), message)]
+    assert house.all("put") == [(messages.member_key(JOB, messages.engine_name(1)), message)]
 
 
 STATE = json.dumps({"of": "Script", "time": NOW}).encode()
@@ -914,7 +1133,7 @@ def test_a_run_goes_from_its_first_line_to_its_last(
     tasks.write_bytes(b"a\nb\nc\n#DISBATCH BARRIER key\nd\n#DISBATCH REPEAT 300 e\n")
     house = unopened
     monkeypatch.setattr(house, "did", Partner(house).hears)
-    recorder = Recorder(str(tmp_path / "status"))
+    recorder = Recorder(str(tmp_path / "status"), sync=None)
     recorder.take_place()
     house.open(Controller(settings(exit_code=True)), recorder)
     descriptor = os.open(tasks, os.O_RDONLY)

@@ -6,8 +6,7 @@ import pytest
 
 from disbatch import messages
 from disbatch.driver import events
-from disbatch.driver.fleet import EngineStage
-from disbatch.driver.membership import GIVE_BACK_AFTER
+from disbatch.driver.membership import GOODBYE_PATIENCE
 from disbatch.tasks import PerEngineTask
 from disbatch.tasks import Phase as When
 from tests.unit.driver.examples import VERSION, context_came
@@ -26,7 +25,7 @@ def test_engines_are_not_admitted_before_the_per_engine_commands_are_known() -> 
     assert run.said_to(0) == []
     run.reads(task(0), ended=False)
     (admission,) = run.said_to(0)
-    assert admission == messages.EngineAdmitted(b"/data", "job", "tasks", 2, 1, (), (start, stop))
+    assert admission == messages.EngineAdmitted(b"/data", "job", "tasks", 2, 1, (), (start, stop), run.settings.lease)
 
 
 def test_an_engine_that_comes_later_is_admitted_at_once() -> None:
@@ -76,8 +75,9 @@ def test_a_context_gets_a_rank_a_label_and_ranks_for_its_engines() -> None:
     run = Play()
     run.happens(context_came(TOKEN, 1, 1))
     run.happens(context_came("u", 4, label="SSH0"))
-    assert run.said_to_context() == [messages.ContextAdmitted(0, "SSH0", (0, 1))]
-    assert run.said_to_context("u") == [messages.ContextAdmitted(1, "SSH0_1", (2,))]
+    lease = run.settings.lease
+    assert run.said_to_context() == [messages.ContextAdmitted(0, "SSH0", (0, 1), lease)]
+    assert run.said_to_context("u") == [messages.ContextAdmitted(1, "SSH0_1", (2,), lease)]
 
 
 def test_a_context_of_another_version_is_refused_and_the_user_told() -> None:
@@ -129,7 +129,7 @@ def test_a_context_that_fails_after_it_was_let_in_is_gone() -> None:
     run.engines(1, ready=False)
     run.happens(messages.ContextFailed("own", "cannot write the log", ""))
     assert run.told == "cannot write the log"
-    assert run.happens(events.ContextLost("own")) == []
+    assert run.happens(events.MemberCut("context own")) == [events.ForgetMember("context own")]
 
 
 def test_the_end_of_its_own_context_before_that_has_joined_ends_the_run() -> None:
@@ -148,11 +148,11 @@ def test_the_end_of_its_own_context_later_is_nothing_special() -> None:
 def test_a_run_waits_for_tasks_of_other_contexts_when_one_has_gone() -> None:
     run = play(*tasks(0, 1), cylinders=[1])
     run.happens(messages.ContextLeft(0))
-    run.happens(events.ContextLost(TOKEN))
+    run.happens(events.MemberCut("context own"))
     assert run.told == ""
     run.ends(0, 0)
     run.ends(0, 1)
-    assert run.happens(messages.EngineLeft(0)) == [events.EndRun(0, complete=True)]
+    assert run.happens(messages.EngineLeft(0))[-1:] == [events.EndRun(0, complete=True)]
 
 
 def test_engines_that_run_survive_their_context_and_others_are_expected_no_longer() -> None:
@@ -161,7 +161,9 @@ def test_engines_that_run_survive_their_context_and_others_are_expected_no_longe
     run.happens(context_came(TOKEN, 1, 1))
     run.comes(0)
     run.is_ready(0)
-    run.happens(events.ContextLost(TOKEN))
+    run.happens(events.MemberCut("context own"))
+    assert run.told == ""
+    run.happens(events.OwnContextEnded(-9, ""))
     assert run.told == "lost the context SSH0; its engines that run go on"
     assert run.given == {0: [0]}
     assert isinstance(run.comes(1)[0], events.SendToEngine)
@@ -243,10 +245,10 @@ def test_an_engine_that_does_not_start_is_named_with_the_last_words() -> None:
 def test_the_end_of_what_started_an_engine_is_told_and_its_loss_then_only_for_the_tasks_that_it_has(
     words: str, shown: str
 ) -> None:
-    run = play(task(0), cylinders=[1, 1])
+    run = play(task(0), cylinders=[1, 1, 1])
     for rank in (1, 0):
         run.happens(messages.EngineProcessEnded(rank, 255, words))
-        run.happens(events.EngineLost(rank))
+        run.is_lost(rank)
     assert run.all(events.TellUser) == [
         events.TellUser(f"own1: what had started its engine ended with {shown}"),
         events.TellUser(f"own0: what had started its engine ended with {shown}"),
@@ -261,27 +263,33 @@ def test_the_end_of_the_process_of_an_engine_that_was_not_awaited_is_no_news(ran
     assert run.told == ""
 
 
-def test_tasks_of_a_lost_engine_run_again_when_they_have_surely_ended() -> None:
+def test_tasks_of_a_lost_engine_run_again_as_soon_as_they_have_surely_ended() -> None:
     run = play(*tasks(0, 1, 2), cylinders=[2, 1])
-    commands = run.happens(events.EngineLost(0))
-    assert run.told == "lost the engine on own0; 2 of its tasks to run again"
-    assert events.WakeAfter(GIVE_BACK_AFTER, events.TasksCouldBeGivenBack(0)) in commands
+    assert run.is_cut(0) == [], "it may come back"
     run.ends(1, 2)
     assert run.given == {0: [0, 1], 1: [2]}
-    run.happens(events.TasksCouldBeGivenBack(0))
+    run.happens(messages.EngineCleared(0))
+    assert run.told == "lost the engine on own0; 2 of its tasks to run again"
     assert run.given[1] == [2, 0]
     run.ends(1, 0)
     run.ends(1, 1)
     assert run.everybody_leaves() == events.EndRun(0, complete=True)
 
 
-def test_a_lost_engine_that_has_ended_for_sure_is_not_waited_for() -> None:
+@pytest.mark.parametrize("certainty", [messages.EngineProcessEnded(0, 128 + 9, ""), messages.EngineCleared(0)])
+@pytest.mark.parametrize("is_cut_first", [False, True])
+def test_a_lost_engine_that_has_ended_for_sure_is_not_waited_for(
+    certainty: events.Event,
+    is_cut_first: bool,  # noqa: FBT001 - of the table
+) -> None:
     run = play(*tasks(0, 1), cylinders=[1, 1])
     run.ends(1, 1)
-    run.happens(events.EngineLost(0))
-    run.happens(messages.EngineProcessEnded(0, 128 + 9, ""))
+    news = [events.MemberCut("engine 0"), certainty]
+    for event in news if is_cut_first else reversed(news):
+        run.happens(event)
     assert run.given[1] == [1, 0]
-    assert run.happens(events.TasksCouldBeGivenBack(0)) == []
+    assert events.ForgetMember("engine 0") in run.commands
+    assert run.happens(events.EngineOverdue(0)) == []
 
 
 def test_what_an_engine_that_has_ended_has_said_is_heard_before_its_tasks_are_given_back() -> None:
@@ -290,39 +298,42 @@ def test_what_an_engine_that_has_ended_has_said_is_heard_before_its_tasks_are_gi
     run.ends(1, 2)
     assert run.given == {0: [0, 1], 1: [2, 3]}
     run.ends(0, 0)
-    run.happens(events.EngineLost(0))
+    run.is_cut(0)
     run.ends(1, 3)
     assert run.given[1] == [2, 3, 1]
     assert run.recorded == [2, 0, 3]
 
 
-@pytest.mark.parametrize("return_code", [255, -9])
-@pytest.mark.parametrize("is_lost_first", [False, True])
-def test_an_engine_whose_keeper_or_ssh_did_not_end_by_itself_may_still_run_its_tasks(
-    return_code: int,
-    is_lost_first: bool,  # noqa: FBT001 - of the table
+@pytest.mark.parametrize(
+    "news",
+    [
+        messages.EngineProcessEnded(0, 255, ""),
+        messages.EngineProcessEnded(0, -9, ""),
+        messages.EngineProcessEnded(0, 0, "", certain=False),
+        messages.EngineProcessEnded(0, 128 + 9, "", certain=False),
+    ],
+)
+@pytest.mark.parametrize("is_cut_first", [False, True])
+def test_an_engine_of_which_something_may_still_run_is_waited_for_as_long_as_it_may(
+    news: events.Event,
+    is_cut_first: bool,  # noqa: FBT001 - of the table
 ) -> None:
     run = play(*tasks(0, 1), cylinders=[1, 1])
     run.ends(1, 1)
-    news: list[events.Event] = [events.EngineLost(0), messages.EngineProcessEnded(0, return_code, "")]
-    for event in news if is_lost_first else reversed(news):
+    events_of_it = [events.MemberCut("engine 0"), news]
+    for event in events_of_it if is_cut_first else reversed(events_of_it):
         run.happens(event)
+    run.passes(60.0, "engine 1", "context own")
     assert run.given == {0: [0], 1: [1]}
-    run.happens(events.TasksCouldBeGivenBack(0))
+    run.passes(3.0, "engine 1", "context own")
     assert run.given[1] == [1, 0]
-
-
-def test_a_lost_engine_without_tasks_is_gone_at_once() -> None:
-    run = play(task(0), cylinders=[1, 1])
-    run.happens(events.EngineLost(1))
-    assert run.told == "lost the engine on own1"
-    assert run.controller.fleet.engines[1].stage is EngineStage.GONE
 
 
 def test_an_engine_that_said_goodbye_is_not_lost() -> None:
     run = play(*tasks(0), cylinders=[1, 1])
     run.happens(messages.EngineLeft(1))
-    assert run.happens(events.EngineLost(1)) == []
+    assert run.is_lost(1) == [events.ForgetMember("engine 1")]
+    assert run.told == ""
 
 
 def test_what_an_engine_that_leaves_has_not_reported_goes_back() -> None:
@@ -359,9 +370,9 @@ def test_a_run_whose_last_engine_has_left_ends_and_says_so() -> None:
 
 def test_a_run_whose_last_engine_was_lost_waits_before_it_gives_up() -> None:
     run = play(*tasks(0), cylinders=[1])
-    run.happens(events.EngineLost(0))
+    run.is_cut(0)
     assert "no engine is left" not in run.told
-    run.happens(events.TasksCouldBeGivenBack(0))
+    run.happens(messages.EngineCleared(0))
     assert "no engine is left" in run.told
 
 
@@ -396,6 +407,18 @@ def test_an_engine_that_is_stopped_finishes_what_it_runs_and_the_others_go_on() 
     assert run.recorded == [0, 1]
     run.happens(messages.EngineLeft(0))
     assert run.told == ""
+
+
+@pytest.mark.parametrize("signalled", [messages.EngineToldToDrain(0), messages.ContextToldToDrain(0)])
+def test_who_is_told_to_drain_by_a_signal_is_stopped_as_by_the_script(signalled: events.Event) -> None:
+    run = play(*tasks(0, 1), cylinders=[1])
+    run.happens(signalled)
+    assert run.said_to(0)[-2:] == DRAINED
+    assert run.happens(messages.EngineToldToDrain(0)) == []
+    run.ends(0, 0)
+    run.happens(messages.EngineLeft(0))
+    assert run.recorded == [0]
+    assert "the run waits for resources" in run.told
 
 
 def test_an_engine_that_is_stopped_now_ends_its_tasks_which_run_again_elsewhere() -> None:
@@ -437,6 +460,8 @@ def test_an_engine_that_waits_for_its_settings_is_refused_when_it_is_stopped() -
 @pytest.mark.parametrize("rank", [-1, 7])
 def test_nobody_is_stopped_that_there_is_not(rank: int) -> None:
     run = play(task(0), cylinders=[1])
+    assert run.happens(messages.EngineToldToDrain(rank)) == []
+    assert run.happens(messages.ContextToldToDrain(rank)) == []
     assert run.happens(messages.StopEngine(rank, now=True)) == []
     assert run.happens(messages.StopContext(rank, now=True)) == []
 
@@ -540,12 +565,10 @@ def overdue(run: Play) -> list[events.Event]:
 
 def test_an_engine_whose_process_has_ended_and_that_says_no_goodbye_is_lost() -> None:
     run = play(*tasks(0, 1), cylinders=[1, 1])
-    run.happens(messages.EngineProcessEnded(0, 0, "srun: error: Node failure on n1"))
+    run.happens(messages.EngineProcessEnded(0, 0, ""))
     (event,) = overdue(run)
     run.happens(event)
     assert run.told == "lost the engine on own0; 1 of its tasks to run again"
-    assert run.given == {0: [0], 1: [1]}, "it may run there still"
-    run.happens(events.TasksCouldBeGivenBack(0))
     run.ends(1, 1)
     assert run.given[1] == [1, 0]
 
@@ -564,16 +587,6 @@ def test_a_connection_of_ssh_that_has_ended_says_nothing_of_its_engine() -> None
     run = play(*tasks(0), cylinders=[1])
     run.happens(messages.EngineProcessEnded(0, 255, "Connection closed"))
     assert overdue(run) == []
-
-
-def test_where_a_status_tells_nothing_tasks_of_a_lost_engine_wait_before_they_run_again() -> None:
-    run = play(*tasks(0, 1), cylinders=[1, 1])
-    run.happens(messages.EngineProcessEnded(0, 0, "", certain=False))
-    run.happens(events.EngineLost(0))
-    run.ends(1, 1)
-    assert run.given[1] == [1]
-    run.happens(events.TasksCouldBeGivenBack(0))
-    assert run.given[1] == [1, 0]
 
 
 def test_a_context_hears_which_of_its_engines_have_come() -> None:
@@ -631,8 +644,7 @@ def test_no_engine_retires_while_tasks_may_come_or_wait_behind_a_barrier() -> No
 def test_an_engine_on_the_node_of_the_driver_stays_for_what_others_may_lose() -> None:
     run = retiring(*tasks(0), host="driver")
     assert messages.FinishEngine() not in run.said_to(1)
-    run.happens(events.EngineLost(0))
-    run.happens(events.TasksCouldBeGivenBack(0))
+    run.is_lost(0)
     assert run.given[1] == [0]
 
 
@@ -642,14 +654,14 @@ def test_engines_of_a_context_that_keeps_its_nodes_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    "leaving", [events.EngineLost(0), messages.StopEngine(0, now=True), messages.StopEngine(0, now=False)]
+    "leaving", [events.MemberCut("engine 0"), messages.StopEngine(0, now=True), messages.StopEngine(0, now=False)]
 )
 def test_no_engine_retires_while_what_another_has_may_come_to_it(leaving: events.Event) -> None:
     run = retiring(*tasks(0, 1))
     run.happens(leaving)
     run.ends(1, 1)
     assert messages.FinishEngine() not in run.said_to(1)
-    run.happens(messages.EngineLeft(0) if leaving != events.EngineLost(0) else events.TasksCouldBeGivenBack(0))
+    run.happens(messages.EngineCleared(0) if isinstance(leaving, events.MemberCut) else messages.EngineLeft(0))
     assert run.given[1] == [1, 0]
 
 
@@ -667,6 +679,256 @@ def test_no_engine_retires_that_could_start_what_waits_at_another() -> None:
 def test_what_is_lost_by_surprise_runs_where_one_has_stayed() -> None:
     run = retiring(*tasks(0), engines=3)
     run.happens(messages.EngineLeft(2))
-    run.happens(events.EngineLost(0))
-    run.happens(events.TasksCouldBeGivenBack(0))
+    run.is_lost(0)
     assert run.given[1] == [0]
+
+
+# Who is cut off, and who is silent
+
+
+def other_members(run: Play, *ranks: int) -> list[str]:
+    return [
+        *map(messages.engine_name, ranks),
+        *(f"context {context.token}" for context in run.controller.fleet.contexts),
+    ]
+
+
+def test_an_engine_that_is_cut_off_and_back_in_time_has_lost_nothing() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[1, 1])
+    run.is_cut(0)
+    run.passes(50.0, *other_members(run, 1))
+    assert run.happens(events.MemberRejoined("engine 0")) == []
+    run.passes(50.0, *other_members(run, 0, 1))
+    assert run.told == ""
+    assert run.given == {0: [0], 1: [1]}
+    run.ends(0, 0)
+    assert run.given == {0: [0, 2], 1: [1]}
+    assert run.noted[-2:] == ["the connection to engine 0 on own0 broke", "engine 0 on own0 is connected again"]
+
+
+def test_an_engine_that_is_cut_off_is_given_nothing_until_it_is_back() -> None:
+    run = play(*tasks(*range(5)), cylinders=[2, 1])
+    run.is_cut(0)
+    run.ends(0, 0)  # it had said so before
+    run.ends(1, 2)
+    assert run.given == {0: [0, 1], 1: [2, 3]}
+    run.happens(events.MemberRejoined("engine 0"))
+    assert run.given == {0: [0, 1, 4], 1: [2, 3]}
+
+
+def test_an_engine_that_has_not_been_heard_for_the_patience_is_lost() -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1])
+    run.ends(1, 1)
+    run.is_cut(0)
+    run.passes(60.0, *other_members(run, 1))
+    assert run.told == ""
+    assert run.given == {0: [0], 1: [1]}
+    run.passes(3.0, *other_members(run, 1))
+    assert run.told == "lost the engine on own0; 1 of its tasks to run again"
+    assert run.given[1] == [1, 0]
+    assert run.commands.count(events.ForgetMember("engine 0")) == 1
+
+
+def test_an_engine_that_is_silent_over_a_connection_that_holds_is_lost_all_the_same() -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1])
+    run.ends(1, 1)
+    run.passes(63.0, *other_members(run, 1))
+    assert run.given[1] == [1, 0]
+
+
+def test_whatever_an_engine_says_shows_that_it_is_there() -> None:
+    run = play(*tasks(0, 1, 2, 3), cylinders=[1, 1])
+    for task_id in (0, 2, 3):
+        run.passes(50.0, *other_members(run, 1))
+        run.ends(0, task_id)
+    assert run.told == ""
+
+
+def test_one_that_comes_back_when_it_has_been_given_up_is_refused() -> None:
+    run = play(*tasks(0), cylinders=[1, 1])
+    run.is_lost(0)
+    assert run.happens(events.MemberRejoined("engine 0")) == [events.ForgetMember("engine 0")]
+    assert run.happens(events.MemberHeard("engine 0")) == []
+    assert run.happens(events.MemberCut("engine 0")) == [events.ForgetMember("engine 0")]
+
+
+@pytest.mark.parametrize("name", ["engine 7", "engine -1", "context nobody", "context "])
+def test_members_that_there_are_not_are_no_news(name: str) -> None:
+    run = play(*tasks(0), cylinders=[1])
+    assert run.happens(events.MemberHeard(name)) == []
+    for event in (events.MemberCut(name), events.MemberRejoined(name)):
+        assert run.happens(event) == [events.ForgetMember(name)]
+    assert run.told == ""
+
+
+def test_what_a_lost_engine_says_afterwards_does_not_count() -> None:
+    run = play(*tasks(0), cylinders=[1, 1])
+    run.is_lost(0)
+    run.ends(0, 0)
+    assert run.recorded == []
+    run.ends(1, 0)
+    assert run.recorded == [0]
+
+
+def test_who_looks_late_gives_others_time_to_be_heard() -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1])
+    run.passes(9.0, *other_members(run, 0, 1))
+    run.clock += 1000.0  # the driver was stopped
+    run.happens(events.SilenceToBeJudged())
+    assert run.told == ""
+    run.passes(30.0, *other_members(run, 1))
+    assert run.told == ""
+    run.ends(1, 1)
+    run.passes(3.0, *other_members(run, 1))
+    assert run.told == "lost the engine on own0; 1 of its tasks to run again"
+    assert run.given[1] == [1, 0]
+
+
+def test_it_is_looked_for_silence_as_long_as_the_run_goes_on_and_not_before_anybody_has_come() -> None:
+    run = Play()
+    run.reads(*tasks(0))
+    assert run.look not in run.commands
+    run.happens(context_came(TOKEN, 1))
+    assert run.commands.count(run.look) == 1
+    run.comes(0)
+    assert run.commands.count(run.look) == 1
+    run.passes(30.0, "engine 0", "context own")
+    assert run.commands.count(run.look) == 11
+
+
+def test_an_engine_that_waits_for_the_first_task_has_no_lease_and_is_not_taken_for_lost() -> None:
+    run = Play()
+    run.happens(context_came(TOKEN, 1))
+    run.comes(0)
+    run.passes(200.0, "context own")
+    assert run.told == ""
+    run.reads(task(0))
+    assert isinstance(run.said_to(0)[0], messages.EngineAdmitted)
+    run.passes(50.0, "context own")
+    run.is_ready(0)
+    assert run.given == {0: [0]}
+
+
+def test_an_engine_that_is_cut_off_before_the_first_task_does_not_come_back_and_is_lost() -> None:
+    run = Play()
+    run.happens(context_came(TOKEN, 1))
+    run.comes(0)
+    run.is_cut(0)
+    run.passes(63.0, "context own")
+    assert run.told == "lost the engine on own0"
+
+
+def test_a_context_that_is_cut_off_and_back_in_time_has_lost_nothing() -> None:
+    run = play(*tasks(0), cylinders=[1])
+    run.happens(events.MemberCut("context own"))
+    run.passes(50.0, "engine 0")
+    assert run.happens(events.MemberRejoined("context own")) == []
+    run.passes(50.0, "engine 0", "context own")
+    assert run.told == ""
+    assert not run.controller.fleet.contexts[0].gone
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_context_that_has_not_been_heard_for_the_patience_is_lost_and_its_engines_go_on(
+    is_cut: bool,  # noqa: FBT001 - a parameter of pytest's
+) -> None:
+    run = play(*tasks(0), cylinders=[1])
+    if is_cut:
+        run.happens(events.MemberCut("context own"))
+    run.passes(60.0, "engine 0")
+    assert run.told == ""
+    run.passes(3.0, "engine 0")
+    assert run.told == "lost the context SSH0; its engines that run go on"
+    assert events.ForgetMember("context own") in run.commands
+    run.passes(100.0, "engine 0")
+    run.ends(0, 0)
+    assert run.recorded == [0]
+
+
+@pytest.mark.parametrize("is_cut_first", [False, True])
+def test_the_own_context_is_lost_when_its_process_has_ended_and_its_connection_too(
+    is_cut_first: bool,  # noqa: FBT001 - a parameter of pytest's
+) -> None:
+    run = play(*tasks(0), cylinders=[1])
+    news: list[events.Event] = [events.MemberCut("context own"), events.OwnContextEnded(-9, "")]
+    first, second = news if is_cut_first else reversed(news)
+    run.happens(first)
+    assert run.told == ""
+    run.happens(second)
+    assert run.told == "lost the context SSH0; its engines that run go on"
+
+
+def test_a_context_that_is_cut_off_when_the_run_is_over_is_not_waited_for() -> None:
+    run = play(*tasks(0), cylinders=[1])
+    run.ends(0, 0)
+    run.happens(events.MemberCut("context own"))
+    assert run.happens(messages.EngineLeft(0))[-1] == events.EndRun(0, complete=True)
+    assert run.told == ""
+
+
+@pytest.mark.parametrize("is_cut_first", [False, True])
+def test_an_engine_that_is_cut_off_when_the_run_is_over_is_not_waited_for_long(
+    is_cut_first: bool,  # noqa: FBT001 - a parameter of pytest's
+) -> None:
+    run = play(*tasks(0, 1), cylinders=[2])
+    run.ends(0, 0)
+    if is_cut_first:
+        run.is_cut(0)
+    run.ends(0, 1)
+    if not is_cut_first:
+        run.is_cut(0)
+    overdue = events.EngineOverdue(0)
+    assert events.WakeAfter(GOODBYE_PATIENCE, overdue) in run.commands
+    run.happens(overdue)
+    run.happens(messages.ContextLeft(0))
+    assert run.end == events.EndRun(0, complete=True)
+
+
+def test_an_engine_that_is_back_by_then_is_waited_for() -> None:
+    run = play(*tasks(0), cylinders=[1])
+    run.ends(0, 0)
+    run.is_cut(0)
+    run.happens(events.MemberRejoined("engine 0"))
+    assert run.happens(events.EngineOverdue(0)) == []
+    assert not run.all(events.EndRun)
+
+
+def test_an_engine_that_is_told_to_end_is_given_nothing_more() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[1, 1])
+    assert run.happens(messages.EngineToldToEnd(0)) == []
+    run.ends(0, 0, return_code=-15, interrupted=True)
+    assert run.given == {0: [0], 1: [1]}
+    run.ends(1, 1)
+    assert run.given == {0: [0], 1: [1, 0]}
+    assert "engine 0 on own0 was told to end" in run.noted
+
+
+def test_tasks_of_another_engine_are_not_given_back_by_the_end_of_one() -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1])
+    for event in (messages.EngineCleared(7), messages.EngineCleared(-1), messages.EngineCleared(1)):
+        assert [command for command in run.happens(event) if not isinstance(command, events.WakeAfter)] == []
+
+
+# A driver that is stopped for a while
+
+
+def test_everybody_who_can_hear_is_told_that_the_driver_pauses_and_goes_on() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[1, 1])
+    run.engines(1, token="u")
+    run.engines(1, token="expected", ready=False)
+    run.happens(messages.EngineLeft(1))
+    run.happens(messages.ContextLeft(1))
+    told = [
+        command
+        for event in (events.PauseBegan(), events.PauseEnded())
+        for command in run.happens(event)
+        if isinstance(command, events.SendToContext | events.SendToEngine)
+    ]
+    pauses, goes_on = messages.DriverPauses(), messages.DriverGoesOn()
+    assert told == [
+        *(events.SendToContext(token, pauses) for token in (TOKEN, "expected")),
+        *(events.SendToEngine(rank, pauses) for rank in (0, 2, 3)),
+        *(events.SendToContext(token, goes_on) for token in (TOKEN, "expected")),
+        *(events.SendToEngine(rank, goes_on) for rank in (0, 2, 3)),
+    ]
+    assert run.told == ""

@@ -14,13 +14,16 @@ import pytest
 
 from disbatch import __version__, options
 from disbatch.arguments import parse
+from disbatch.credentials import Credentials, rights
 from disbatch.driver import address, beginning, events, letter, mail, process
 from disbatch.driver.membership import OWN_TOKEN
+from disbatch.driver.process import LAST_TRIES
 from disbatch.driver.recorder import Recorder
 from disbatch.driver.submissions import SIGN_IN
 from disbatch.errors import DisbatchError
 from disbatch.eventloop import Timer
 from disbatch.options import ContextRoleOptions
+from disbatch.records import fields
 from disbatch.statusfile import skipped_line
 from disbatch.values import Address, SshNode
 from tests.unit.driver.bench import CONNECTION, FALSE, HERE, TRUE, Bench, write_to_full_disk
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from disbatch.driver.loop import OwnContext
     from disbatch.driver.submissions import Submissions
     from disbatch.eventloop import EventLoop
+    from disbatch.kvsstcp.rights import Rights
     from disbatch.log import Log
 
 PORT = 4711
@@ -63,6 +67,11 @@ class Shelf:
         self.asked[key] = handler
 
 
+def rights_of_role(role: str, job: str) -> Rights:
+    credentials = Credentials(*(name.encode() for name in fields(Credentials)))
+    return rights(credentials, job)[role.encode()]
+
+
 class Run:
     """Stands for the driver's loop: keeps what it is made with, and has the test look around in the place of a run."""
 
@@ -87,16 +96,23 @@ class Run:
         self.log = log
         self.tell = tell
         self.on_recorded = on_recorded
-        self.secret: bytes | None = None
+        self.secrets: Mapping[bytes, Rights] | None = None
         self.store = Shelf()
         self.used: object = None
         self.served_until: Callable[[], bool] | None = None
         self.is_closed = False
         self.happened_so_far: list[events.Event] = []
 
-    def serve(self, listening: object, secret: bytes | None) -> None:
+    def serve(self, listening: object, secrets: Mapping[bytes, Rights] | None) -> None:
         assert listening is self.bench.listening
-        self.secret = secret
+        self.secrets = secrets
+
+    def secret_of(self, role: str) -> str:
+        """The secret that gives that role's rights."""
+        assert self.secrets is not None
+        wanted = rights_of_role(role, self.job)
+        [secret] = [secret for secret, rights in self.secrets.items() if rights == wanted]
+        return secret.decode()
 
     def use_store(self, *given: object) -> None:
         self.used = given
@@ -104,6 +120,10 @@ class Run:
     def serve_until(self, is_over: Callable[[], bool]) -> events.SignalCame | None:
         self.served_until = is_over
         return self.bench.signal_at_the_end
+
+    def settle(self, limit: float | None) -> events.SignalCame | None:
+        self.settled_within = limit
+        return self.bench.signal_while_lines_wait
 
     def happened(self, event: events.Event) -> None:
         self.happened_so_far.append(event)
@@ -116,7 +136,7 @@ class Run:
         return self.bench.end
 
     def close(self) -> None:
-        assert "run_kvsinfo.txt" not in self.bench.names
+        assert not {"run_kvsinfo.txt", "run_observer.txt"} & self.bench.names
         self.is_closed = True
 
     @property
@@ -141,6 +161,7 @@ class ProcessBench(Bench):
         super().__init__(folder, monkeypatch)
         self.listening = Listening()
         self.end = events.EndRun(0, complete=True)
+        self.signal_while_lines_wait: events.SignalCame | None = None
         self.signal_at_the_end: events.SignalCame | None = None
         self.wanted: list[Address | None] = []
         self.meanwhile: Callable[[Run], None] = lambda _: None
@@ -265,8 +286,8 @@ def test_the_files_of_a_run_are_there_while_it_goes_on(bench: ProcessBench) -> N
         bench.main()
     finally:
         os.umask(mask)
-    assert set(seen) == {"run_status.txt", "run_dbUtil.sh", "run_driver.log", "run_kvsinfo.txt"}
-    assert seen["run_kvsinfo.txt"] == 0o644
+    assert set(seen) == {*("run_status.txt", "run_dbUtil.sh", "run_driver.log"), "run_kvsinfo.txt", "run_observer.txt"}
+    assert (seen["run_kvsinfo.txt"], seen["run_observer.txt"], seen["run_dbUtil.sh"]) == (0o644, 0o600, 0o700)
     assert bench.names == {"run_status.txt", "run_dbUtil.sh", "run_driver.log"}
 
 
@@ -291,9 +312,27 @@ def test_the_log_holds_neither_secret_nor_environment(bench: ProcessBench, monke
     assert f"disbatch {__version__}, pid {os.getpid()}" in bench.log
     assert "key-value store at driver.example.org:4711" in bench.log
     assert "the run ends with status 0" in bench.log
-    assert bench.run.secret
-    for private in (bench.run.secret.decode(), "PRIVATE_VARIABLE", "private value"):
+    assert bench.run.secrets
+    for private in (*map(bytes.decode, bench.run.secrets), "PRIVATE_VARIABLE", "private value"):
         assert private not in bench.log
+
+
+def test_observers_find_the_store_in_a_file_that_only_its_owner_can_hand_on(bench: ProcessBench) -> None:
+    seen: list[tuple[bytes, int]] = []
+    name = "run_observer.txt"
+    bench.meanwhile = lambda _: seen.append((bench.content(name), (bench.folder / name).stat().st_mode & 0o777))
+    bench.main()
+    secret = bench.run.secret_of("observer")
+    said = f"export KVSSTCP_HOST=driver.example.org\nexport KVSSTCP_PORT=4711\nexport KVSSTCP_SECRET={secret}\n"
+    assert seen == [(said.encode(), 0o600)]
+    assert name not in bench.names
+
+
+def test_observers_of_an_open_store_need_no_secret(bench: ProcessBench) -> None:
+    seen: list[bytes] = []
+    bench.meanwhile = lambda _: seen.append(bench.content("run_observer.txt"))
+    bench.main("--insecure-kvs")
+    assert seen == [b"export KVSSTCP_HOST=driver.example.org\nexport KVSSTCP_PORT=4711\n"]
 
 
 def test_however_early_a_run_is_cut_short_its_own_status_file_is_enough(bench: ProcessBench) -> None:
@@ -347,17 +386,18 @@ def test_the_own_context_finds_hosts_of_the_environment_where_its_driver_has(
     assert bench.run.own_context.environment["DISBATCH_SSH_NODELIST"] == "node1:3, node2:5"
 
 
-def test_the_own_context_has_the_secret_in_its_environment_alone(
+def test_the_own_context_has_the_secret_of_engines_in_its_environment_alone(
     bench: ProcessBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINE", "mine")
     bench.main()
     own = bench.run.own_context
-    assert bench.run.secret is not None
-    secret = bench.run.secret.decode()
-    assert own.environment["KVSSTCP_SECRET"] == secret
+    assert own.environment["KVSSTCP_SECRET"] == bench.run.secret_of("engine")
     assert own.environment["MINE"] == "mine"
-    assert not any(secret in word for word in own.command)
+    assert bench.run.secrets is not None
+    for secret in map(bytes.decode, bench.run.secrets):
+        assert not any(secret in word for word in own.command)
+        assert [name for name, value in own.environment.items() if value == secret] in ([], ["KVSSTCP_SECRET"])
     assert "KVSSTCP_SECRET" not in os.environ
 
 
@@ -366,7 +406,7 @@ def test_an_open_store_has_no_secret_and_the_user_is_warned(
 ) -> None:
     monkeypatch.setenv("KVSSTCP_SECRET", "that of another store")
     bench.main("--insecure-kvs")
-    assert bench.run.secret is None
+    assert bench.run.secrets is None
     assert "KVSSTCP_SECRET" not in bench.run.own_context.environment
     assert any(text.startswith("disbatch: --insecure-kvs: whoever can connect") for text in bench.told)
 
@@ -421,8 +461,8 @@ def test_another_store_is_shared_with_programs_alone(
     monkeypatch.setenv("KVSSTCP_SECRET", "its secret")
     assert bench.main_as_told(*HERE, *arguments) == 0
     assert bench.run.used == (CONNECTION, CONNECTION, "there:80")
-    assert bench.run.secret not in (None, b"its secret")
-    assert bench.run.own_context.environment["KVSSTCP_SECRET"] == bench.run.secret.decode()
+    assert b"its secret" not in (bench.run.secrets or ())
+    assert bench.run.own_context.environment["KVSSTCP_SECRET"] == bench.run.secret_of("engine")
     assert command.closed is ("--taskcommand" in arguments)
     if command.closed:
         assert command.store == ("there", "80", "its secret")
@@ -432,7 +472,7 @@ def test_there_is_no_file_with_the_address_of_somebody_elses_store(bench: Proces
     seen: set[str] = set()
     bench.meanwhile = lambda _: seen.update(bench.names)
     bench.main("--kvsserver", "there:80")
-    assert seen == {"run_status.txt", "run_dbUtil.sh", "run_driver.log"}
+    assert seen == {"run_status.txt", "run_dbUtil.sh", "run_driver.log", "run_observer.txt"}
 
 
 @pytest.mark.parametrize("other", [["tasks", "--kvsserver", "there:80"], ["--taskserver", "there:80"]])
@@ -484,8 +524,7 @@ def test_results_of_a_task_file_are_not_posted(bench: ProcessBench) -> None:
 def test_a_task_command_finds_the_runs_own_store(bench: ProcessBench, command: Command, *, open_store: bool) -> None:
     bench.main_with_command("--taskcommand", "make tasks; --all", *["--insecure-kvs"] * open_store)
     assert command.text == "make tasks; --all"
-    secret = bench.run.secret.decode() if bench.run.secret else None
-    assert (secret is None) is open_store
+    secret = None if open_store else bench.run.secret_of("program")
     assert command.store == ("127.0.0.1", str(PORT), secret)
 
 
@@ -732,6 +771,50 @@ def test_a_run_whose_last_lines_cannot_be_written_has_failed(
     assert hint.endswith("-r run_status.txt")
     assert "run_kvsinfo.txt" not in bench.names
     assert f"the run ends with status {in_the_end}" in bench.log
+
+
+@pytest.mark.parametrize(("complete", "limit"), [(True, None), (False, LAST_TRIES)])
+def test_a_run_waits_for_its_last_lines_and_only_for_a_while_if_it_was_cut_short(
+    bench: ProcessBench, *, complete: bool, limit: float | None
+) -> None:
+    bench.end = events.EndRun(int(not complete), complete=complete)
+    bench.main()
+    assert bench.run.settled_within == limit
+
+
+def test_a_signal_while_the_last_lines_wait_ends_the_run_with_its_status(
+    bench: ProcessBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_around(run: Run) -> None:
+        for _ in range(3):
+            run.recorder.add(b"line\n")
+        run.controller.counts.finished = 3
+
+    monkeypatch.setattr(beginning, "Recorder", functools.partial(Recorder, write=write_to_full_disk))
+    bench.meanwhile = look_around
+    bench.signal_while_lines_wait = events.SignalCame("SIGTERM", 143)
+    assert bench.main_with_command() == 143
+    assert bench.run.served_until is None, "the task command is not waited for"
+    complaint, _, hint = bench.told
+    assert complaint.endswith("; lines missing in it: 3")
+    assert hint.endswith("-r run_status.txt")
+
+
+def test_whether_lines_are_brought_to_disk_is_asked_of_the_user(bench: ProcessBench) -> None:
+    def is_synced(*arguments: str) -> bool:
+        kept: list[bool] = []
+
+        def look_around(run: Run) -> None:
+            run.recorder.add(line(0))
+            run.recorder.flush()
+            kept.append(run.recorder.unsynced)
+
+        bench.meanwhile = look_around
+        bench.main(*arguments)
+        return kept[0]
+
+    assert is_synced()
+    assert not is_synced("--no-fsync")
 
 
 @pytest.mark.parametrize(

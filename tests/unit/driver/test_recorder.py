@@ -279,6 +279,266 @@ def test_whatever_the_disk_does_the_file_is_a_beginning_of_the_lines(
     assert path.read_bytes() == said
 
 
+def test_lines_that_are_not_written_are_counted(recorder_on: Callable[[Disk], Recorder]) -> None:
+    recorder = recorder_on(Disk(5, FULL))
+    for number in range(4):
+        recorder.add(b"%d..\n" % number)
+    assert recorder.unwritten == 4
+    with pytest.raises(DisbatchError):
+        recorder.flush()
+    assert recorder.unwritten == 3
+    recorder.flush()
+    assert recorder.unwritten == 0
+
+
+def stopped_in_a_line(recorder: Recorder) -> None:
+    for line in (b"one\n", b"two\n"):
+        recorder.add(line)
+    with pytest.raises(DisbatchError):
+        recorder.flush()
+
+
+def test_a_line_of_which_somebody_has_cut_off_the_beginning_is_written_from_it(
+    recorder_on: Callable[[Disk], Recorder], path: Path
+) -> None:
+    recorder = recorder_on(Disk(6, FULL))
+    stopped_in_a_line(recorder)
+    path.write_bytes(b"")
+    recorder.flush()
+    assert path.read_bytes() == b"two\n"
+
+
+@pytest.mark.parametrize("left", [b"one\nt", b"o"])
+def test_what_somebody_has_left_of_a_line_does_not_get_into_another(
+    recorder_on: Callable[[Disk], Recorder], path: Path, left: bytes
+) -> None:
+    recorder = recorder_on(Disk(6, FULL))
+    stopped_in_a_line(recorder)
+    path.write_bytes(left)
+    recorder.flush()
+    assert path.read_bytes() == left + b"\ntwo\n"
+
+
+def test_what_somebody_has_put_behind_half_a_line_does_not_get_into_its_rest(
+    recorder_on: Callable[[Disk], Recorder], path: Path
+) -> None:
+    recorder = recorder_on(Disk(6, FULL))
+    stopped_in_a_line(recorder)
+    with path.open("ab") as file:
+        file.write(b"a note\n")
+    recorder.flush()
+    assert path.read_bytes() == b"one\ntwa note\ntwo\n"
+
+
+# What is on disk
+
+
+BROKEN = OSError(errno.EIO, os.strerror(errno.EIO))
+NO_SYNC = OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+class Platter:
+    """Stands for `os.fdatasync`: notes what is in the file by then, and throws it away as often as it is to fail."""
+
+    def __init__(self, path: Path, *failures: OSError) -> None:
+        self.path = path
+        self.failures = list(failures)
+        self.synced: list[bytes] = []
+
+    def __call__(self, descriptor: int) -> None:
+        size = os.fstat(descriptor).st_size
+        if self.failures:
+            held = sum(map(len, self.synced))
+            with open(f"/proc/self/fd/{descriptor}", "r+b") as file:
+                file.seek(held)
+                file.write(bytes(size - held))
+            raise self.failures.pop(0)
+        self.synced = [os.pread(descriptor, size, 0)]
+
+
+def synced_on(platter: Platter) -> Recorder:
+    recorder = Recorder(str(platter.path), sync=platter)
+    recorder.take_place()
+    return recorder
+
+
+def waits(recorder: Recorder) -> bool:
+    return recorder.unsynced
+
+
+def test_what_is_written_waits_to_be_brought_to_disk(path: Path) -> None:
+    platter = Platter(path)
+    recorder = synced_on(platter)
+    assert not waits(recorder)
+    recorder.add(b"one\n")
+    assert not waits(recorder)
+    recorder.flush()
+    assert waits(recorder)
+    recorder.synced(recorder.sync())
+    assert not waits(recorder)
+    assert platter.synced == [b"one\n"]
+    recorder.close()
+
+
+def test_what_is_written_while_a_sync_goes_on_waits_for_the_next_one(path: Path) -> None:
+    recorder = synced_on(Platter(path))
+    recorder.add(b"one\n")
+    recorder.flush()
+    pieces = recorder.sync()
+    recorder.add(b"two\n")
+    recorder.flush()
+    recorder.synced(pieces)
+    assert waits(recorder)
+    recorder.synced(recorder.sync())
+    assert not waits(recorder)
+    recorder.close()
+
+
+def test_what_a_disk_has_thrown_away_is_written_again_in_its_place(path: Path) -> None:
+    platter = Platter(path)
+    recorder = synced_on(platter)
+    recorder.add(b"one\n")
+    recorder.flush()
+    recorder.synced(recorder.sync())
+    for line in (b"two\n", b"three\n"):
+        recorder.add(line)
+        recorder.flush()
+    platter.failures = [BROKEN]
+    with pytest.raises(OSError, match="Input/output error"):
+        recorder.sync()
+    assert path.read_bytes() == b"one\n" + bytes(10)
+    recorder.write_again()
+    assert path.read_bytes() == b"one\ntwo\nthree\n"
+    recorder.add(b"four\n")
+    recorder.close()
+    assert platter.synced == [b"one\ntwo\nthree\nfour\n"]
+
+
+def test_what_has_lost_its_place_in_the_file_goes_behind_what_is_left(path: Path) -> None:
+    platter = Platter(path)
+    recorder = synced_on(platter)
+    recorder.add(b"one\n")
+    recorder.flush()
+    recorder.synced(recorder.sync())
+    recorder.add(b"two\n")
+    recorder.flush()
+    path.write_bytes(b"")
+    recorder.write_again()
+    recorder.close()
+    assert path.read_bytes() == b"two\n"
+
+
+def test_what_cannot_be_written_again_is_an_error_for_people(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_descriptor: int, _data: bytes, _offset: int) -> int:
+        raise FULL
+
+    recorder = synced_on(Platter(path))
+    recorder.add(b"one\n")
+    recorder.flush()
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with pytest.raises(DisbatchError, match="cannot write the status file: No space left on device"):
+        recorder.write_again()
+    recorder.close()
+
+
+def test_what_a_run_begins_with_is_on_disk_before_the_file_has_its_name(path: Path) -> None:
+    platter = Platter(path)
+    recorder = Recorder(str(path), sync=platter)
+    recorder.add_all([b"one\n", b"two\n"])
+    platter.failures = [BROKEN]
+    with pytest.raises(DisbatchError, match="Input/output error"):
+        recorder.take_place()
+    assert not path.exists()
+    recorder.close()
+
+
+def test_a_file_is_on_disk_when_it_is_closed(path: Path) -> None:
+    platter = Platter(path)
+    recorder = synced_on(platter)
+    recorder.add(b"one\n")
+    recorder.close()
+    assert platter.synced == [b"one\n"]
+
+
+def test_a_file_that_does_not_get_to_disk_is_told_of_when_it_is_closed(path: Path) -> None:
+    platter = Platter(path, BROKEN)
+    recorder = synced_on(platter)
+    recorder.add(b"one\n")
+    with pytest.raises(DisbatchError, match="Input/output error"):
+        recorder.close()
+
+
+def test_a_file_system_that_knows_no_sync_is_good_enough(path: Path) -> None:
+    recorder = synced_on(Platter(path, NO_SYNC))
+    recorder.add(b"one\n")
+    recorder.close()
+
+
+def test_a_name_that_cannot_be_brought_to_disk_is_good_enough(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_descriptor: int) -> None:
+        raise NO_SYNC
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    recorder = synced_on(Platter(path))
+    recorder.add(b"one\n")
+    recorder.close()
+    assert path.read_bytes() == b"one\n"
+
+
+def test_without_sync_nothing_is_brought_to_disk_and_nothing_waits_for_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", None)
+    recorder = Recorder(str(path), sync=None)
+    recorder.take_place()
+    recorder.add(b"one\n")
+    recorder.flush()
+    assert not recorder.unsynced
+    recorder.close()
+
+
+@given(
+    turns=st.lists(st.tuples(st.lists(st.binary(max_size=5), max_size=3), st.booleans()), max_size=8),
+    answers=st.lists(st.one_of(st.just(FULL), st.integers(1, 4)), max_size=12),
+    failures=st.integers(0, 3),
+)
+def test_whatever_the_disk_takes_and_throws_away_the_file_has_all_lines_once_in_the_end(
+    tmp_path_factory: pytest.TempPathFactory,
+    turns: list[tuple[list[bytes], bool]],
+    answers: list[int | OSError],
+    failures: int,
+) -> None:
+    path = tmp_path_factory.mktemp("recorder") / "status"
+    platter = Platter(path, *[BROKEN] * failures)
+    recorder = Recorder(str(path), Disk(*answers).write, platter)
+    recorder.take_place()
+    said = b""
+
+    def try_to_sync() -> None:
+        with suppress(DisbatchError):
+            try:
+                recorder.synced(recorder.sync())
+            except OSError:
+                recorder.write_again()
+
+    for lines, is_synced in turns:
+        for line in lines:
+            recorder.add(line + b"\n")
+            said += line + b"\n"
+        with suppress(DisbatchError):
+            recorder.flush()
+        if is_synced:
+            try_to_sync()
+        assert said.startswith(path.read_bytes())
+    while recorder.unwritten or recorder.unsynced:
+        with suppress(DisbatchError):
+            recorder.flush()
+        try_to_sync()
+    recorder.close()
+    assert path.read_bytes() == said
+    assert platter.synced in ([said], [])
+
+
 # The file
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,6 @@ from disbatch.eventloop import EventLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from disbatch.engine.launchers import Launcher
     from disbatch.tasks import Outcome
@@ -67,6 +67,14 @@ class Bench:
         self.attempts.end_lingering(0, lambda: done.append(True))
         self.until(lambda: done and not self.attempts._running)
         self.loop.close()
+
+
+def has_ended(pid: int) -> bool:
+    """Whether no such process runs; it may have to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def fastest() -> Launcher:
@@ -277,6 +285,17 @@ def test_what_runs_is_asked_to_end_first(either_bench: Bench, tmp_path: Path) ->
     either_bench.until(lambda: either_bench.outcomes)
     outcome = either_bench.outcomes["it"]
     assert (outcome.return_code, outcome.out_snippet, outcome.interrupted) == (4, b"asked\n", True)
+
+
+@pytest.mark.usefixtures("subreaper")
+def test_all_can_be_ended_even_what_has_a_session_of_its_own(bench: Bench, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    bench.start("it", b'(setsid sleep 60 & echo $! > "$PID.new"; mv "$PID.new" "$PID"); sleep 60', PID=str(pid_file))
+    bench.until_exists(pid_file)
+    bench.attempts.end_all(grace=0.02)
+    bench.until(lambda: bench.outcomes)
+    assert bench.outcomes["it"].interrupted
+    bench.until(lambda: has_ended(int(pid_file.read_text())))
 
 
 def test_what_has_ended_by_itself_was_not_interrupted(bench: Bench) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from disbatch.engine.environment import TaskEnvironment, shared_resources
-from disbatch.messages import EngineAdmitted
+from disbatch.messages import EngineAdmitted, Lease
 from disbatch.records import replace
 from disbatch.tasks import NO_REPEAT, PerEngineTask, Phase, Task
 
@@ -15,6 +15,7 @@ SETTINGS = EngineAdmitted(
     cores_per_cylinder=2,
     environment_resources=(),
     per_engine_tasks=(),
+    lease=Lease(10.0, 45.0, 6.0),
 )
 TASK = Task(task_id=12, stream_index=34, repeat_index=5, command=b"true")
 START = PerEngineTask(Phase.START, task_id=1, stream_index=2, command=b"true")
@@ -34,10 +35,15 @@ def test_a_task_sees_the_documented_variables() -> None:
         b"DISBATCH_REPEAT_INDEX_ZP": b"000005",
         b"DISBATCH_TASKID": b"12",
         b"DISBATCH_TASKID_ZP": b"000012",
+        b"DISBATCH_ATTEMPT": b"1",
         b"DISBATCH_CORES_PER_TASK": b"2",
         b"DISBATCH_CYLINDER_RANK": b"2",
         b"DISBATCH_ENGINE_RANK": b"7",
     }
+
+
+def test_every_attempt_knows_its_number() -> None:
+    assert environment({}).of_task(replace(TASK, attempt=3), 0)[b"DISBATCH_ATTEMPT"] == b"3"
 
 
 def test_a_per_engine_command_belongs_to_no_cylinder_and_no_repeat() -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,17 @@ DEADLINE = 20.0
 class Kept:
     """A process that starts as the keeper of an engine made of the lines of `code`; it prints its pid first."""
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, on_killed: str = "") -> None:
         start = """
 import os, signal, subprocess, time
+from math import inf
 from disbatch.engine import keeper
-keeper.fork_from_keeper()
+from disbatch.eventloop import uptime
+task = None
+lease = keeper.fork_from_keeper(%s)
 print(os.getpid(), flush=True)
 """
+        start %= on_killed
         self.keeper = subprocess.Popen(
             [sys.executable, "-c", start + code], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
         )
@@ -151,7 +156,7 @@ while True:
     time.sleep(0.02)  # as above
 """) as kept:
         assert kept.line() == "ready"
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in 200 * keeper.FORWARDED:
             kept.keeper.send_signal(number)
             assert kept.line() == number.name
         assert kept.keeper.poll() is None
@@ -190,6 +195,86 @@ def test_the_engine_starts_with_no_signal_blocked() -> None:
         assert kept.line() == "[]"
 
 
+# The lease.
+
+SLEEPER = """
+task = subprocess.Popen(['sleep', '60'], start_new_session=True, stdout=subprocess.DEVNULL)
+print(task.pid, flush=True)
+"""
+ALIVE = """
+signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'alive\\n'), os._exit(0)))
+os.kill(os.getppid(), signal.SIGTERM)  # which the keeper hands on when it has looked at the lease
+while True:
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("left", ["0.05", "0.0", "-5.0"])
+@pytest.mark.parametrize("way", ["os.kill(os.getpid(), signal.SIGSTOP)", "signal.pause()"])
+def test_an_engine_that_has_not_ended_with_its_lease_is_killed_with_all_that_it_runs(left: str, way: str) -> None:
+    with Kept(f"{SLEEPER}lease.renew(uptime() + {left})\n{way}") as kept:
+        [pid] = kept.pids()
+        assert kept.exit_status() == 128 + signal.SIGKILL
+        assert not exists(pid)
+
+
+def test_an_engine_whose_lease_was_renewed_lives_on() -> None:
+    renewed = """
+first = uptime() + 0.05
+lease.renew(first)
+lease.renew(uptime() + 1000)
+while uptime() < first:
+    time.sleep(0.01)
+"""
+    with Kept(renewed + ALIVE) as kept:
+        assert kept.line() == "alive"
+
+
+def test_a_lease_that_was_renewed_ends_when_it_is_not_renewed_again() -> None:
+    with Kept("lease.renew(uptime() + 0.02)\nlease.renew(uptime() + 0.06)\nsignal.pause()") as kept:
+        assert kept.exit_status() == 128 + signal.SIGKILL
+
+
+def test_an_engine_that_has_no_lease_any_more_lives_on() -> None:
+    given_up = "lease.renew(uptime() + 1000)\nlease.renew(inf)\nos.kill(os.getppid(), keeper.LEASE_CHANGED)\n"
+    with Kept(given_up + ALIVE) as kept:
+        assert kept.line() == "alive"
+
+
+def test_a_lease_can_begin_again() -> None:
+    again = "lease.renew(uptime() + 1000)\nlease.renew(inf)\nlease.renew(uptime() + 0.02)\nsignal.pause()"
+    with Kept(again) as kept:
+        assert kept.exit_status() == 128 + signal.SIGKILL
+
+
+def test_nobody_is_told_of_a_lease_but_the_keeper() -> None:
+    lease = keeper.Lease()
+    assert lease.end == inf
+    lease.renew(5.0)  # or a signal would have ended what runs these tests
+    assert lease.end == 5.0
+
+
+TELL = "lambda: print('killed', os.getpid(), keeper.children(), flush=True)"
+
+
+def test_the_keeper_of_an_engine_that_was_killed_says_so_when_nothing_of_it_runs() -> None:
+    with Kept(f"{SLEEPER}os.kill(os.getpid(), signal.SIGKILL)", TELL) as kept:
+        kept.line()
+        assert kept.line() == f"killed {kept.keeper.pid} []"
+        assert kept.exit_status() == 128 + signal.SIGKILL
+
+
+def test_the_keeper_of_an_engine_that_has_ended_says_nothing() -> None:
+    with Kept("os._exit(3)", TELL) as kept:
+        assert kept.exit_status() == 3
+        assert kept.line() == ""
+
+
+def test_a_keeper_that_cannot_say_so_ends_all_the_same() -> None:
+    with Kept("os.kill(os.getpid(), signal.SIGKILL)", "lambda: 1 // 0") as kept:
+        assert kept.exit_status() == 128 + signal.SIGKILL
+
+
 @pytest.fixture
 def child_with_a_confusing_name(tmp_path: Path) -> Iterator[int]:
     """Pid of a child whose name, in its line under /proc, looks like the fields after it."""
@@ -202,14 +287,14 @@ def child_with_a_confusing_name(tmp_path: Path) -> Iterator[int]:
 
 
 def test_children_are_found_whatever_their_names_are(child_with_a_confusing_name: int) -> None:
-    assert child_with_a_confusing_name in keeper._children()
+    assert child_with_a_confusing_name in keeper.children()
 
 
 def test_grandchildren_are_no_children() -> None:
     process = subprocess.Popen(["bash", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE)
     assert process.stdout is not None
     grandchild = int(process.stdout.readline())
-    children = keeper._children()
+    children = keeper.children()
     os.kill(grandchild, signal.SIGKILL)
     process.communicate()
     assert process.pid in children
@@ -222,7 +307,7 @@ def test_killing_gives_up_on_what_may_not_be_killed(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(keeper, "PATIENCE", 0.02)
     monkeypatch.setattr(keeper, "_reap", lambda: True)
-    monkeypatch.setattr(keeper, "_children", lambda: [4711])
+    monkeypatch.setattr(keeper, "children", lambda: [4711])
     monkeypatch.setattr(os, "kill", kill)
     begun = time.monotonic()
     keeper.kill_children()

@@ -5,27 +5,35 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from math import inf
 from typing import TYPE_CHECKING
 
 import pytest
 
-from disbatch import __version__, descriptors, messages
+from disbatch import __version__, descriptors, mailbox, messages
 from disbatch.engine import keeper, link, process, service
 from disbatch.engine.process import Engine
-from disbatch.errors import DisbatchError
-from disbatch.eventloop import READ, EventLoop
+from disbatch.errors import DisbatchError, DriverUnreachableError
+from disbatch.eventloop import READ, EventLoop, uptime
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.wire import Limits, Put, RequestParser, encode_reply
 from disbatch.messages import (
+    Beat,
     CancelEngine,
     CylindersFreed,
+    DriverGoesOn,
+    DriverPauses,
     EngineAdmitted,
     EngineCame,
+    EngineCleared,
     EngineLeft,
     EngineReady,
     EngineRefused,
+    EngineToldToDrain,
+    EngineToldToEnd,
     EngineUnfit,
     FinishEngine,
+    Lease,
     Message,
     PerEngineTaskEnded,
     RankCame,
@@ -44,8 +52,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RANK = 3
+LEASE = Lease(10.0, 45.0, 6.0)
 
 NEXT_DOOR = Outcome(4711, 0, 1.7e9, 0.25, 10, b"out", 0, b"", 0.125, 1 << 20, interrupted=False)
+
+
+def refused() -> socket.socket:
+    """Stand for connecting to a driver that is no more."""
+    error = DriverUnreachableError("connection refused")
+    error.nobody_listens = True
+    raise error
+
+
+class Kept(keeper.Lease):
+    """A lease that no keeper looks at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[float] = []
+
+    def renew(self, end: float) -> None:
+        self.ends.append(end)
 
 
 class Bench:
@@ -54,10 +81,13 @@ class Bench:
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, place_variable: str = "") -> None:
         self.directory = directory
         self.driver, connection = socket.socketpair()
-        monkeypatch.setattr(process, "connect", lambda _: connection)
+        monkeypatch.setattr(process, "connect", lambda *given: connection if len(given) == 1 else refused())
+        monkeypatch.setattr(mailbox, "RECONNECT_PAUSE", 0.002)
+        monkeypatch.setattr(mailbox, "REFUSED_PATIENCE", 0.01)
         asked = EngineRoleOptions(str(directory / "run"), Address("", 0), "INFO", "label", "node", RANK, place_variable)
         self.loop = EventLoop()
-        self.engine = Engine(asked, self.loop)
+        self.kept = Kept()
+        self.engine = Engine(asked, self.loop, self.kept)
 
     def run(self, *said: Message, lose_driver: bool = False) -> list[Message]:
         """Let the engine run to its end; what it tells the driver."""
@@ -67,14 +97,17 @@ class Bench:
             self.driver.shutdown(socket.SHUT_WR)
         self.engine.run()
         heard = b"".join(iter(lambda: self.driver.recv(1 << 20), b""))
-        return [
-            messages.decode(request.value, request.tag)
-            for request in RequestParser(Limits()).feed(heard)
-            if isinstance(request, Put)
-        ]
+        requests = RequestParser(Limits()).feed(heard)
+        told = [messages.decode(put.value, put.tag) for put in requests if isinstance(put, Put)]
+        return [message for message in told if not isinstance(message, Beat)]
 
     def admission(
-        self, *per_engine_tasks: PerEngineTask, cylinders: int = 2, directory: bytes = b"", shared: tuple[str, ...] = ()
+        self,
+        *per_engine_tasks: PerEngineTask,
+        cylinders: int = 2,
+        directory: bytes = b"",
+        shared: tuple[str, ...] = (),
+        lease: Lease = LEASE,
     ) -> EngineAdmitted:
         return EngineAdmitted(
             directory=directory or bytes(self.directory),
@@ -84,6 +117,7 @@ class Bench:
             cores_per_cylinder=1,
             environment_resources=shared,
             per_engine_tasks=per_engine_tasks,
+            lease=lease,
         )
 
     @property
@@ -207,7 +241,22 @@ def test_a_signal_ends_the_tasks_and_then_the_engine_in_order(bench: Bench, numb
     assert outcomes(heard)[0].interrupted
     assert len(of_kind(heard, PerEngineTaskEnded)) == 1
     assert heard[-1] == EngineLeft(RANK)
+    assert of_kind(heard, EngineToldToEnd) == [EngineToldToEnd(RANK)]
     assert f"got {number.name}" in bench.log
+
+
+def test_a_signal_that_drains_is_told_to_the_driver_and_what_runs_goes_on(bench: Bench) -> None:
+    heard = bench.run(bench.admission(), RunTasks((task(0, b"kill -USR1 $PPID; echo on"),)), FinishEngine())
+    assert of_kind(heard, EngineToldToDrain) == [EngineToldToDrain(RANK)]
+    assert outcomes(heard)[0].out_snippet == b"on\n"
+    assert not outcomes(heard)[0].interrupted
+
+
+def test_a_driver_that_pauses_has_not_gone(bench: Bench) -> None:
+    said = (DriverPauses(), bench.admission(), DriverPauses(), RunTasks((task(0, b"true"),)), DriverGoesOn())
+    heard = bench.run(*said, FinishEngine())
+    assert set(outcomes(heard)) == {0}
+    assert bench.log.index("the driver has been stopped") < bench.log.index("the driver goes on")
 
 
 def test_an_engine_that_loses_its_driver_ends_its_tasks_and_runs_its_stop_commands(bench: Bench) -> None:
@@ -216,6 +265,74 @@ def test_an_engine_that_loses_its_driver_ends_its_tasks_and_runs_its_stop_comman
     bench.run(bench.admission(stop), RunTasks((ended, task(1, b"exec sleep 60"))), lose_driver=True)
     assert (bench.directory / "stopped").exists()
     assert "lost the driver" in bench.log
+
+
+# The lease.
+
+SHORT = Lease(period=1000.0, limit=0.02, grace=0.01)
+
+
+def test_an_engine_whose_lease_has_ended_ends_its_tasks_and_returns_the_others(bench: Bench) -> None:
+    tasks = (task(0, b"exec sleep 60"), task(1, b"true"))
+    heard = bench.run(bench.admission(cylinders=1, lease=SHORT), RunTasks(tasks), FinishEngine())
+    assert of_kind(heard, TasksReturned) == [TasksReturned(RANK, (1,))]
+    assert outcomes(heard)[0].interrupted
+    assert heard[-1] == EngineLeft(RANK)
+    assert "the driver does not answer" in bench.log
+
+
+def test_a_task_that_comes_when_the_lease_has_ended_is_returned(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox.Mailbox, "lapsed", True)
+    heard = bench.run(bench.admission(), RunTasks((task(0, b"true"), task(1, b"true"))), FinishEngine())
+    assert of_kind(heard, TasksReturned) == [TasksReturned(RANK, (0, 1))]
+    assert outcomes(heard) == {}
+
+
+def test_the_keeper_is_to_look_a_grace_later_than_the_engine_ends_its_tasks(bench: Bench) -> None:
+    before = uptime()
+    bench.run(bench.admission(), Beat(0, before), FinishEngine())
+    assert bench.kept.ends == [before + LEASE.limit + 1.5 * LEASE.grace]
+
+
+def test_the_keeper_has_nothing_to_look_for_when_the_tasks_have_ended(bench: Bench) -> None:
+    wait = task(0, b'trap "" TERM; while [ ! -e done ]; do sleep 0.01; done')
+    stay = PerEngineTask(Phase.STOP, 0, 1, b"sleep 0.1")
+    bench.run(bench.admission(stay, lease=SHORT), Beat(0, uptime()), RunTasks((wait,)), FinishEngine())
+    assert bench.kept.ends[-1] == inf
+
+
+def test_an_engine_ends_its_tasks_within_the_grace_that_its_lease_leaves(bench: Bench) -> None:
+    stubborn = task(0, b'trap "" TERM; exec sleep 60')
+    heard = bench.run(bench.admission(lease=SHORT), RunTasks((stubborn,)), FinishEngine())
+    assert outcomes(heard)[0].return_code == -signal.SIGKILL
+
+
+class Told:
+    """Stands for the client of the driver's store: what is put there."""
+
+    def __init__(self) -> None:
+        self.done: list[object] = []
+
+    def put(self, key: bytes, value: bytes, tag: str) -> None:
+        self.done.append((key, messages.decode(value, tag.encode())))
+
+    def confirm(self) -> None:
+        self.done.append("confirmed")
+
+    def close(self) -> None:
+        self.done.append("closed")
+
+
+def test_a_keeper_tells_the_driver_that_nothing_of_its_engine_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told()
+    monkeypatch.setattr(process, "client", lambda *_: told)
+    process._tell_of_end(EngineRoleOptions(run="/there/run", rank=RANK))
+    assert told.done == [(messages.driver_key("run"), EngineCleared(RANK)), "confirmed", "closed"]
+
+
+def test_a_keeper_of_one_of_several_processes_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "client", lambda *_: pytest.fail("it cannot know"))
+    process._tell_of_end(EngineRoleOptions(run="/there/run", rank=RANK, place_variable="PLACE"))
 
 
 # Where each cylinder is a process.
@@ -299,14 +416,14 @@ def test_a_process_finds_its_place_where_it_is_told_to_look() -> None:
 
 def test_a_signal_to_an_engine_that_has_left_does_not_make_it_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     class HasLeft:
-        def __init__(self, _asked: EngineRoleOptions, loop: EventLoop) -> None:
+        def __init__(self, _asked: EngineRoleOptions, loop: EventLoop, _kept: object) -> None:
             loop.on_request_to_end(lambda _: None)
 
         def run(self) -> None:
             pass
 
     monkeypatch.setattr(process, "Engine", HasLeft)
-    monkeypatch.setattr(keeper, "fork_from_keeper", lambda: None)
+    monkeypatch.setattr(keeper, "fork_from_keeper", lambda _: None)
     monkeypatch.setattr(descriptors, "keep_from_children", lambda: None)
     monkeypatch.setattr(keeper, "kill_children", lambda: signal.raise_signal(signal.SIGTERM))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -369,11 +486,11 @@ def test_the_log_tells_how_it_went_and_holds_no_environment(bench: Bench, monkey
 def test_an_engine_that_cannot_write_its_log_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run_label_node_engine_3.log").mkdir()
     driver, connection = socket.socketpair()
-    monkeypatch.setattr(process, "connect", lambda _: connection)
+    monkeypatch.setattr(process, "connect", lambda *_: connection)
     loop = EventLoop()
     asked = EngineRoleOptions(str(tmp_path / "run"), Address("", 0), "INFO", "label", "node", RANK)
     with pytest.raises(DisbatchError, match="cannot write the log"):
-        Engine(asked, loop)
+        Engine(asked, loop, Kept())
     heard = [
         messages.decode(request.value, request.tag)
         for request in RequestParser(Limits()).feed(driver.recv(1 << 20))

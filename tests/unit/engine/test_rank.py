@@ -24,6 +24,7 @@ from disbatch.messages import (
     EngineRefused,
     EngineUnfit,
     FinishEngine,
+    Lease,
     Message,
     RankCame,
     RunTasks,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 PLACE = 2
 ENGINE = 3
+LEASE = Lease(10.0, 45.0, 6.0)
 
 
 class Bench:
@@ -70,7 +72,7 @@ class Bench:
         return [messages.decode(data) for data in iter(lambda: self.engine.recv(link.LIMIT), b"")]
 
     def admission(self, *, cylinders: int = 4, directory: bytes = b"", shared: tuple[str, ...] = ()) -> EngineAdmitted:
-        return EngineAdmitted(directory or bytes(self.directory), "run", "Tasks", cylinders, 1, shared, ())
+        return EngineAdmitted(directory or bytes(self.directory), "run", "Tasks", cylinders, 1, shared, (), LEASE)
 
     @property
     def log(self) -> str:
@@ -190,7 +192,7 @@ def test_a_rank_that_loses_its_engine_before_it_is_let_in_ends(bench: Bench) -> 
     assert bench.run(lose_engine=True)[0] == RankCame(PLACE)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_is_left_to_the_engine(bench: Bench, number: signal.Signals) -> None:
     heard = bench.run(bench.admission(), task(0, b"kill -%d $PPID; echo on" % number), FinishEngine())
     assert outcomes(heard)[0].out_snippet == b"on\n"

@@ -26,6 +26,7 @@ from disbatch.messages import (
     EngineUnfit,
     FinishEngine,
     FromRank,
+    Lease,
     Message,
     RankCame,
     RunTasks,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 TURN = 20.0
 """Seconds that something may take to come that is under way; only a failure waits as long."""
 
+LEASE = Lease(10.0, 45.0, 6.0)
 START = PerEngineTask(Phase.START, 0, 1, b"true")
 OUTCOME = Outcome(4711, 0, 1.7e9, 0.25, 10, b"out", 0, b"", 0.125, 1 << 20, interrupted=False)
 
@@ -98,7 +100,7 @@ class Bench:
         self.ranks: Ranks
 
     def begin(self, cylinders: int = 3) -> None:
-        settings = EngineAdmitted(b"/data", "run", "Tasks", cylinders, 1, ("GPUS",), (START,))
+        settings = EngineAdmitted(b"/data", "run", "Tasks", cylinders, 1, ("GPUS",), (START,), LEASE)
         self.ranks = Ranks(self.loop, self.listener, settings, "n1", self.log, self)
 
     def decide(self, event: Event) -> None:
@@ -163,7 +165,7 @@ def test_who_says_his_place_gets_the_settings_but_for_what_the_engine_alone_runs
     bench.begin()
     peer = bench.comes(RankCame(2))
     bench.settle()
-    assert peer.heard() == [EngineAdmitted(b"/data", "run", "Tasks", 3, 1, ("GPUS",), ())]
+    assert peer.heard() == [EngineAdmitted(b"/data", "run", "Tasks", 3, 1, ("GPUS",), (), LEASE)]
     assert bench.told == []
 
 

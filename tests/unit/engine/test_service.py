@@ -20,6 +20,7 @@ from disbatch.messages import (
     EngineAdmitted,
     EngineReady,
     FromEngine,
+    Lease,
     PerEngineTaskEnded,
     TaskReport,
     TasksEnded,
@@ -70,7 +71,7 @@ class Bench:
         self.loop = EventLoop()
         self.log_file = directory / "log"
         self.log = Log(str(self.log_file), "INFO")
-        self.settings = EngineAdmitted(bytes(directory), "run", "Tasks", 8, 1, (), ())
+        self.settings = EngineAdmitted(bytes(directory), "run", "Tasks", 8, 1, (), (), Lease(10.0, 45.0, 6.0))
         self.said: list[FromEngine] = []
         self.ranks: NoRanks
         self.service: Service
@@ -143,6 +144,18 @@ def test_what_runs_can_be_ended_without_that_it_leaves(bench: Bench) -> None:
     assert outcomes(bench.said)[0].return_code == -signal.SIGKILL
     service.decide(TasksCame((task(1),)))
     bench.until(lambda: 1 in outcomes(bench.said))
+    assert not service.has_left
+
+
+def test_all_that_runs_can_be_ended_and_what_waits_returned_without_that_it_leaves(bench: Bench) -> None:
+    service = bench.begin(range(1))
+    service.decide(TasksCame((task(0, b"exec sleep 60"), task(1))))
+    service.end_all(0.0)
+    assert bench.said[-1] == TasksReturned(RANK, (1,))
+    bench.until(lambda: outcomes(bench.said))
+    assert outcomes(bench.said)[0].interrupted
+    service.decide(TasksCame((task(2),)))
+    bench.until(lambda: 2 in outcomes(bench.said))
     assert not service.has_left
 
 
@@ -291,6 +304,22 @@ def test_an_end_around_a_signal_is_its_work(bench: Bench) -> None:
     bench.service.outcome_known((1, task(2)), failed(2))
     bench.service.outcome_known((1, task(3)), OUTCOME)
     assert reported(bench) == {0: True, 1: True, 2: True, 3: True}
+
+
+def test_after_a_signal_that_lets_tasks_go_on_a_failure_is_one_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DOUBT", 0.01)
+    bench.begin(range(2), with_ranks=True)
+    bench.service.outcome_known((1, task(0)), failed(0))
+    bench.service.signalled(0.0)
+    bench.service.outcome_known((1, task(1)), failed(1))
+    bench.until(lambda: 1 in outcomes(bench.said))
+    assert reported(bench) == {0: True, 1: False}
+    bench.service.signalled(60.0)
+    bench.service.signalled(0.0)
+    bench.service.outcome_known((1, task(2)), failed(2))
+    assert reported(bench) == {0: True, 1: False, 2: True}
 
 
 def test_where_tasks_get_no_signal_with_their_engine_an_end_is_their_own(bench: Bench) -> None:

@@ -6,19 +6,23 @@ import errno
 import os
 import pickle
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from disbatch.kvsstcp import KVSClient, KVSServer, KVSServerThread
+from disbatch.kvsstcp import KVSClient, KVSServer, KVSServerThread, channel
 from disbatch.kvsstcp import client as client_module
+from disbatch.kvsstcp.channel import Channel, Identity
 from disbatch.kvsstcp.client import DisconnectedError, HandshakeError, PickleRefusedError
-from disbatch.kvsstcp.endpoint import KVSError
+from disbatch.kvsstcp.endpoint import KVSError, new_secret
 from disbatch.kvsstcp.wire import ReplyParser, encode_dump_reply, encode_get, encode_put, encode_reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from typing_extensions import Self
 
 PATIENCE = 30.0
 """Seconds until something that is due at once counts as not coming."""
@@ -324,3 +328,122 @@ def test_a_dump_of_a_dangerous_server_is_one_error(sent: bytes) -> None:
             with pytest.raises(KVSError, match="cannot be read"):
                 connected.dump()
             connected.close()
+
+
+# Encryption
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To clients every server is on another host, to servers no client is."""
+    monkeypatch.setattr(client_module, "on_this_host", lambda _socket: False)
+
+
+@pytest.fixture
+def private() -> Iterator[KVSServerThread]:
+    with KVSServerThread(secret=new_secret(encrypted=True)) as serving:
+        yield serving
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_goes_to_another_host_is_encrypted_and_the_same(private: KVSServerThread) -> None:
+    with KVSClient(private.cinfo, secret=private.secret) as client:
+        large = bytes(range(256)) * 100_000
+        client.put("k", large)
+        assert client.get("k", timeout=PATIENCE) == large
+        with pytest.raises(TimeoutError):
+            client.get("k", timeout=0)
+        with pytest.raises(TimeoutError):
+            client.get("k", timeout=0.01)
+        client.put("k", 7)
+        assert client.get("k", timeout=PATIENCE) == 7
+        with client.clone() as other:
+            other.confirm()
+        connected = client.detach()
+    with connected:
+        assert isinstance(connected, Channel)
+        connected.sendall(encode_put(b"k", b"ASTR", b"v") + encode_get(b"k"))
+        assert ReplyParser().feed(connected.recv(1 << 16)) == [(b"ASTR", b"v")]
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_what_stays_on_this_host_is_not_encrypted(private: KVSServerThread, *, encrypted: bool) -> None:
+    with KVSServerThread() as public:
+        server = private if encrypted else public
+        with KVSClient(server.cinfo, secret=server.secret) as client, client.detach() as connected:
+            assert not isinstance(connected, Channel)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_secret_without_that_word_is_proved_without(server: KVSServerThread) -> None:
+    with KVSClient(server.cinfo, secret=server.secret) as client, client.detach() as connected:
+        assert not isinstance(connected, Channel)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_server_that_does_not_encrypt_is_not_spoken_to(server: KVSServerThread) -> None:
+    with pytest.raises(HandshakeError, match="no encrypted connection to"):
+        KVSClient(server.cinfo, secret=b"tls:" + (server.secret or b""))
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_silent_server_on_another_host_is_given_up() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        pytest.raises(HandshakeError, match=r"no encrypted connection to .* timed out"),
+    ):
+        KVSClient(listening.getsockname(), secret=new_secret(encrypted=True), connect_timeout=0.02)
+
+
+class Between:
+    """Stands between a client and a server, and encrypts to the client with a key of his own; `heard` is all he got."""
+
+    def __init__(self, server: KVSServerThread, *, encrypts_to_server: bool) -> None:
+        self._server = server
+        self._encrypts = encrypts_to_server
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = self._listening.getsockname()
+        self.heard = bytearray()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._listening.close()
+
+    def _run(self) -> None:
+        ours: socket.socket = Identity().wrap(self._listening.accept()[0])
+        theirs = socket.create_connection(self._server.cinfo)
+        if self._encrypts:
+            theirs, _ = channel.connect(theirs)
+        with ours, theirs:
+            turns = [(ours, theirs), (theirs, ours), (ours, theirs), (theirs, ours)]
+            for source, target in turns:
+                data = source.recv(1 << 16)
+                if not data:
+                    break
+                self.heard += data
+                target.sendall(data)
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("encrypts", [False, True])
+def test_who_stands_between_is_found_out_by_both_sides(private: KVSServerThread, *, encrypts: bool) -> None:
+    with (
+        Between(private, encrypts_to_server=encrypts) as between,
+        pytest.raises(HandshakeError, match="refused the handshake"),
+    ):
+        KVSClient(between.address, secret=private.secret)
+    assert b".auth response" in between.heard
+    assert (private.secret or b"") not in between.heard
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_python_that_cannot_encrypt_is_one_line(private: KVSServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("disbatch.kvsstcp.channel")
+    monkeypatch.setitem(sys.modules, "disbatch.kvsstcp.channel", None)
+    with pytest.raises(HandshakeError, match=r"cannot encrypt what goes to 127.0.0.1"):
+        KVSClient(private.cinfo, secret=private.secret)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from disbatch.kvsstcp.endpoint import (
+    ENCRYPTED,
     AddressError,
     KVSError,
     address_text,
     client_environment,
     new_secret,
+    on_this_host,
     parse_address,
     reason,
     tune,
@@ -191,6 +194,41 @@ def test_a_reason_is_words_without_a_number(error: OSError, text: str) -> None:
 
 
 # Secrets and sockets
+
+
+def test_a_secret_says_whether_it_is_for_encrypted_connections_alone() -> None:
+    assert not new_secret().startswith(ENCRYPTED)
+    digits = new_secret(encrypted=True).removeprefix(ENCRYPTED)
+    assert len(bytes.fromhex(digits.decode())) == 32
+
+
+@pytest.mark.parametrize(
+    ("own", "peer", "here"),
+    [
+        ("10.0.0.1", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("127.0.1.1", "127.0.0.1", True),
+        ("::1", "::1", True),
+        ("::ffff:127.0.1.1", "::ffff:127.0.0.1", True),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
+        ("fd00::1", "fd00::2", False),
+        ("10.0.0.1", "1.127.0.1", False),
+    ],
+)
+def test_a_peer_is_on_this_host_by_its_address(own: str, peer: str, here: bool) -> None:  # noqa: FBT001
+    connected = cast(
+        "socket.socket",
+        SimpleNamespace(
+            family=socket.AF_INET6, getsockname=lambda: (own, 1, 0, 0), getpeername=lambda: (peer, 2, 0, 0)
+        ),
+    )
+    assert on_this_host(connected) is here
+
+
+def test_a_local_socket_ends_on_this_host() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert on_this_host(ours)
 
 
 def test_a_secret_is_256_random_bits_in_hex() -> None:

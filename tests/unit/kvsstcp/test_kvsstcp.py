@@ -143,6 +143,24 @@ def test_an_empty_secret_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(exports(serve(monkeypatch, shut_down)[1])["KVSSTCP_SECRET"]) == 64
 
 
+@pytest.mark.parametrize("secret", [None, "tls:" + SECRET])
+def test_a_store_that_encrypts_says_so_by_its_secret(secret: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if secret is not None:
+        monkeypatch.setenv("KVSSTCP_SECRET", secret)
+    served = exports(serve(monkeypatch, shut_down, "--encrypt")[1])["KVSSTCP_SECRET"]
+    assert served == secret if secret else served.startswith("tls:")
+
+
+def test_a_given_secret_that_does_not_encrypt_is_a_mistake_where_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KVSSTCP_SECRET", SECRET)
+    assert kvsstcp.main(["--encrypt"]) == 1
+    assert capfd.readouterr().err == (
+        "kvsstcp: error: --encrypt: the secret in KVSSTCP_SECRET does not begin with 'tls:'\n"
+    )
+
+
 @pytest.mark.parametrize("secret", [None, SECRET])
 def test_without_a_secret_anyone_is_let_in_and_that_is_said(
     secret: str | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from disbatch.kvsstcp.dump import decode_snapshot, encode_snapshot
-from disbatch.kvsstcp.store import Delivery, Store
+from disbatch.kvsstcp.store import _KEY_COST, _VALUE_COST, Delivery, Store
 from disbatch.kvsstcp.wire import ASTR
 
 
@@ -184,6 +184,16 @@ def test_the_snapshot_tells_counts_waiters_and_values() -> None:
     assert decode_snapshot(encode_snapshot(store.snapshot())) == store.snapshot()
 
 
+def test_a_snapshot_may_be_of_some_keys_alone() -> None:
+    store: Store[str] = Store()
+    for key in (b"a", b"b"):
+        store.put(key, ASTR, b"1")
+        store.get("client of " + key.decode(), b"waited for " + key)
+    _, waiting, held = store.snapshot([b"a", b"waited for b"])
+    assert waiting == [(b"waited for b", 1)]
+    assert [key for key, *_ in held] == [b"a"]
+
+
 def test_nothing_is_left_of_keys_that_are_done_with() -> None:
     store = store_of()
     for number in range(10):
@@ -276,6 +286,11 @@ class AgainstAModel(RuleBasedStateMachine):
         assert {key: (number, newest[1]) for key, number, newest in held} == {
             key: (len(values), values[-1]) for key, values in self.values.items() if values
         }
+        assert self.store.size == sum(
+            _KEY_COST + len(key) + sum(_VALUE_COST + len(value) for value in values)
+            for key, values in self.values.items()
+            if values
+        )
 
 
 TestAgainstAModel = AgainstAModel.TestCase
@@ -314,3 +329,56 @@ def test_a_value_behind_another_counts_and_is_recorded_as_a_put() -> None:
         store.put_behind(b"k", b"TAG1", b"v")
     assert store.take(b"m")[0] == store.take(b"m")[0] == (ASTR, b"p:k")
     assert store.snapshot()[0][1] == 2
+
+
+# How much there may be
+
+
+def test_a_full_store_has_room_for_what_is_taken_at_once_and_again_when_something_has_been_taken() -> None:
+    store: Store[str] = Store(limit=5000)
+    kept = b"x" * 3000
+    assert store.fits(b"k", kept)
+    store.put(b"k", ASTR, kept)
+    assert not store.fits(b"k", kept)
+    store.view("a", b"l")
+    assert not store.fits(b"l", kept)
+    store.get("b", b"l")
+    assert store.fits(b"l", kept)
+    store.take(b"k")
+    assert store.fits(b"k", kept)
+
+
+def test_keys_without_a_value_worth_mentioning_fill_the_store_too() -> None:
+    store: Store[str] = Store(limit=1_000_000)
+    keys = 0
+    while store.fits(b"%d" % keys, b""):
+        store.put(b"%d" % keys, ASTR, b"")
+        keys += 1
+    assert 500 < keys < 1000
+
+
+def test_monitors_take_room_as_long_as_they_watch() -> None:
+    store = store_of()
+    for events in (b"p", b"gp", b"", b""):
+        store.monitor(b"m", b"k", events)
+        assert bool(store.size) == bool(events)
+
+
+def test_a_full_store_records_nothing_that_is_not_taken_at_once() -> None:
+    store: Store[str] = Store(limit=10_000)
+    store.monitor(b"m", b"", b"p")
+    while store.fits(b"m", b"p:k"):
+        store.put(b"k", ASTR, b"x")
+    held = store.count(b"m")
+    store.put(b"k", ASTR, b"x")
+    assert store.count(b"m") == held
+    store.take(b"k")
+
+
+def test_the_values_that_are_taken_as_one_take_as_much_room_as_they_have_bytes() -> None:
+    store = store_of(b"1")
+    before = store.size
+    store.put_behind(b"k", ASTR, b"22")
+    assert store.size == before + 2
+    store.take(b"k")
+    assert store.size == 0

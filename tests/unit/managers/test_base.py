@@ -23,6 +23,10 @@ def test_managers_have_all_that_a_context_asks_for(manager: type) -> None:
     assert len(typing.cast("base.Manager", manager).ends_by) == 3
 
 
+def test_what_travels_to_where_the_script_starts_an_engine_holds_no_secret() -> None:
+    assert base.for_script({"HOME": "/root", "KVSSTCP_SECRET": "s3cret"}) == {"HOME": "/root"}
+
+
 def test_an_engine_is_called_in_words_or_in_a_line() -> None:
     engine = base.EngineCall(("python", "-m", "disbatch"), "/a b/script", ("--rank=1", "--label=it's"))
     assert engine.in_place() == ("python", "-m", "disbatch", "--rank=1", "--label=it's")

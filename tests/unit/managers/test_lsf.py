@@ -13,9 +13,10 @@ from tests.unit.managers.outside import ENGINE, starts, world
 
 
 def test_blaunch_starts_an_engine_through_a_shell() -> None:
-    first, second = starts(Lsf.made_from(JOBS["bsub -n 6"].variables, world(commands=["blaunch"])))
+    job = JOBS["bsub -n 6"].variables
+    first, second = starts(Lsf.made_from({**job, "KVSSTCP_SECRET": "s3cret"}, world(commands=["blaunch"])))
     assert first == Start((*ENGINE.here, *ENGINE.arguments))
-    assert second == Start(("blaunch", "-z", "n2", guarded(ENGINE)), status_tells=False)
+    assert second == Start(("blaunch", "-z", "n2", guarded(ENGINE)), {**job}, status_tells=False)
 
 
 def test_the_variable_counts_more_than_the_file() -> None:

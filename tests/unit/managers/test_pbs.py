@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from disbatch.errors import ResourceError
-from disbatch.managers.base import Start, Wishes
+from disbatch.managers.base import Start, Wishes, for_script
 from disbatch.managers.pbs import Pbs, cores_of_a_line
 from tests.managers import JOBS
 from tests.unit.managers.outside import ENGINE, FILE, starts, world
@@ -23,9 +23,10 @@ def manager(job: str, *commands: str) -> Job:
 def test_pbsdsh_starts_an_engine_on_the_node_of_a_line() -> None:
     words = (ENGINE.script, "--engine", *ENGINE.arguments)
     for job, index in (("qsub -l select=2:ncpus=4", "1"), ("qsub -l nodes=1:ppn=3+1:ppn=2", "3")):
-        first, second = starts(manager(job, "pbsdsh"))
+        first, second = starts(made := manager(job, "pbsdsh"))
         assert first == Start((*ENGINE.here, *ENGINE.arguments))
-        assert second == Start(("pbsdsh", "-n", index, "--", *words), status_tells=False)
+        environment = for_script(made._environment)
+        assert second == Start(("pbsdsh", "-n", index, "--", *words), environment, status_tells=False)
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,13 @@ def test_steps_are_not_limited_by_what_the_job_was_asked_for() -> None:
     assert started.environment["SLURM_JOB_ID"] == ENVIRONMENTS["sbatch -N 2 --ntasks-per-node=2"]["SLURM_JOB_ID"]
 
 
+def test_srun_is_not_given_the_secret_to_carry() -> None:
+    environment = {**ENVIRONMENTS["sbatch -N 2 --ntasks-per-node=2"], "KVSSTCP_SECRET": "s3cret"}
+    started = Slurm(environment).start(NodeOffer("n1", 1, 1), ENGINE)
+    assert started.environment is not None
+    assert "s3cret" not in started.environment.values()
+
+
 def test_srun_has_defaults_that_the_environment_or_a_file_may_change() -> None:
     assert srun_environment({}, None) == {"SLURM_CPU_BIND": "cores", "SLURM_MPI_TYPE": "none"}
     assert srun_environment({"SLURM_CPU_BIND": "no", "A": "b"}, None) == {

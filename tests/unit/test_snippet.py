@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from disbatch.engine.snippet import KEPT, OutputMeter
+from disbatch.snippet import KEPT, OutputMeter
 
 
 def metered(*pieces: bytes) -> OutputMeter:

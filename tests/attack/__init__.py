@@ -1,0 +1,1 @@
+"""Programs that attack a key-value store: see `strangers`."""
