@@ -490,7 +490,7 @@ def check_driver(options: DriverOptions) -> None:
             "give --retire-cmd to the script that adds them",
         )
     _check_retirement(options)
-    if options.heartbeat * HEARTBEATS_IN_PATIENCE > options.heartbeat_patience:
+    if round(options.heartbeat * HEARTBEATS_IN_PATIENCE - options.heartbeat_patience, 6) > 0:  # 3 * 0.1 is not 0.3
         raise UsageError(
             f"--heartbeat {options.heartbeat:g} is too slow for --heartbeat-patience {options.heartbeat_patience:g}",
             f"let the patience be {HEARTBEATS_IN_PATIENCE} times as long at least",

@@ -330,6 +330,7 @@ RETIRES_HOSTS = "--retire-cmd gives back nodes of a job, and -s names hosts inst
         {"retire_command": "free"},
         {"heartbeat": 20.0},
         {"heartbeat": 0.5, "heartbeat_patience": 1.5},
+        {"heartbeat": 0.1, "heartbeat_patience": 0.3},
     ],
 )
 def test_what_goes_together_is_accepted(options: dict[str, Any]) -> None:
