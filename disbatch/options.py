@@ -228,8 +228,8 @@ class DriverOptions(ContextOptions):
         "--no-requeue",
         default=False,
         group=FAILURES,
-        help="run no command twice: record what was lost with its engine, or interrupted, as failed (default: it runs "
-        "again)",
+        help="record what was lost with its engine, or interrupted, as failed, for commands that must not run twice "
+        "(default: it runs again)",
     )
     heartbeat: float = option(
         "--heartbeat",

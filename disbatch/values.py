@@ -21,6 +21,8 @@ LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 MOST_CORES = 100_000
 LEAST_CORES_PER_TASK = 0.001
 LEAST_SECONDS = 0.1
+MOST_SECONDS = 1_000_000
+"""Eleven days; a wait of epoll takes 24 at most."""
 """What lies beyond is a slip of the finger, and would have an engine make places for tasks until memory ends."""
 
 
@@ -158,8 +160,8 @@ def seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not LEAST_SECONDS <= value < math.inf:
-        raise ValueError(f"it must be a number of seconds, {LEAST_SECONDS} at least, not {text!r}")
+    if not LEAST_SECONDS <= value <= MOST_SECONDS:
+        raise ValueError(f"it must be a number of seconds from {LEAST_SECONDS} to {MOST_SECONDS}, not {text!r}")
     return value
 
 

@@ -308,8 +308,13 @@ def _write_script(files: RunFiles, asked: DriverOptions, public: Address, creden
 
 def write(path: str, content: bytes, mode: int) -> None:
     """Write a file anew; what it holds is never to be seen under the rights of one that was there before."""
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with open(descriptor, "wb") as file:
-        file.write(content)
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(descriptor, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise DisbatchError(
+            f"cannot write {path}: {error.strerror}", "make room, or give another place with -p"
+        ) from error

@@ -396,10 +396,10 @@ class Controller:
         tasks.sort(key=lambda task: task.task_id, reverse=True)
         backlog.extendleft(tasks)
 
-    def _take_back_from(self, engine: Engine, may_have_begun: bool) -> None:  # noqa: FBT001 - it is called in one place
+    def _take_back_from(self, engine: Engine, may_have_begun: bool) -> int:  # noqa: FBT001 - it is called in one place
         """Take what an engine held that has gone: to run elsewhere, or, in a run that ends, to stay without a line.
 
-        What may have begun there and must not begin again, or has been lost too often, has failed.
+        What may have begun there and must not begin again, or has been lost too often, has failed. How many have not.
         """
         tasks = [self._outstanding.pop(task_id)[0] for task_id in engine.tasks]
         if may_have_begun:
@@ -410,6 +410,7 @@ class Controller:
         self._give_back(tasks)
         if self.phase is RunPhase.WORKING:
             self._dismiss_if_used_up(self.fleet.contexts[engine.context_rank])
+        return len(tasks)
 
     def _without_failed(self, engine: Engine, tasks: list[Task]) -> list[Task]:
         """Further attempts at those of the lost tasks that may have one; the others are recorded."""

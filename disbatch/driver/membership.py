@@ -47,11 +47,12 @@ class Membership:
     """Who belongs to the run, as long as it is `open`; closed, it refuses whoever comes.
 
     `do` takes each command; `on_gone` each engine that has gone, with tasks to its name or without, and whether some of
-    them may have begun. `clock` (s) is to be set before an event is handed over.
+    them may have begun; it says how many of them are to run again. `clock` (s) is to be set before an event is handed
+    over.
     """
 
     def __init__(
-        self, settings: Settings, fleet: Fleet, do: Callable[[Command], None], on_gone: Callable[[Engine, bool], None]
+        self, settings: Settings, fleet: Fleet, do: Callable[[Command], None], on_gone: Callable[[Engine, bool], int]
     ) -> None:
         self._settings = settings
         self._fleet = fleet
@@ -504,18 +505,22 @@ class Membership:
     def _engine_lost(self, engine: Engine) -> None:
         """Count on an engine no longer that has not said goodbye, and of which nothing runs any more."""
         held = len(engine.tasks)
+        self._note(f"engine {engine.rank} is lost, with the tasks {', '.join(map(str, engine.begun)) or 'none'} begun")
+        again = self._engine_is_gone(engine, lost=True)
+        fate = f"; {again} of its tasks to run again" * bool(again)
+        if not self._settings.requeue:
+            fate = f"; {held} of its tasks have failed, as they must not run twice" * bool(held)
         if held or engine.rank not in self._told_to_have_ended:
-            fate = "to run again" if self._settings.requeue else "have failed, as they must not run twice"
-            self._tell(f"lost the engine on {engine.node}" + (f"; {held} of its tasks {fate}" if held else ""))
-        self._engine_is_gone(engine, lost=True)
+            self._tell(f"lost the engine on {engine.node}{fate}")
 
     def _engine_overdue(self, event: events.EngineOverdue) -> None:
         engine = self._fleet.engines[event.engine_rank]
         if engine.can_hear and (engine.nothing_runs or (engine.cut and not self._open)):
             self._engine_lost(engine)
 
-    def _engine_is_gone(self, engine: Engine, *, lost: bool = False) -> None:
+    def _engine_is_gone(self, engine: Engine, *, lost: bool = False) -> int:
+        """Take note that an engine has gone; how many of its tasks are to run again."""
         self._note(f"engine {engine.rank} on {engine.node} has gone; it finished {engine.finished} tasks")
         self._fleet.move(engine, EngineStage.GONE)
         self._do(events.ForgetMember(messages.engine_name(engine.rank)))
-        self._on_gone(engine, lost)
+        return self._on_gone(engine, lost)

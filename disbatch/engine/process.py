@@ -217,7 +217,6 @@ def _tell_of_end(asked: EngineRoleOptions) -> None:
         store = client(asked.kvs, TELLING_PATIENCE)
         message = messages.EngineCleared(asked.rank)
         store.put(messages.driver_key(RunFiles(asked.run).job), messages.encode(message), messages.TAG.decode())
-        store.confirm()
         store.close()
 
 

@@ -175,7 +175,7 @@ def test_a_mistake_sets_no_status_file_aside(bench: BeginningBench) -> None:
 def test_a_log_that_was_there_before_stays_where_a_run_does_not_begin(bench: BeginningBench) -> None:
     bench.write("mine", b"earlier\n")
     (bench.folder / "run_dbUtil.sh").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(DisbatchError, match="Is a directory"):
         bench.begin("--logfile", "mine")
     assert bench.names == {"mine", "run_dbUtil.sh"}
 

@@ -222,7 +222,7 @@ def test_a_file_that_cannot_be_made_is_named_and_nothing_is_left(bench: ProcessB
     (bench.folder / "run_dbUtil.sh").mkdir()
     with pytest.raises(DisbatchError) as error:
         bench.main()
-    assert str(error.value) == f"{bench.folder}/run_dbUtil.sh: Is a directory"
+    assert error.value.message == f"cannot write {bench.folder}/run_dbUtil.sh: Is a directory"
     assert bench.names == {"run_dbUtil.sh"}
 
 

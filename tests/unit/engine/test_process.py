@@ -316,9 +316,6 @@ class Told:
     def put(self, key: bytes, value: bytes, tag: str) -> None:
         self.done.append((key, messages.decode(value, tag.encode())))
 
-    def confirm(self) -> None:
-        self.done.append("confirmed")
-
     def close(self) -> None:
         self.done.append("closed")
 
@@ -327,7 +324,7 @@ def test_a_keeper_tells_the_driver_that_nothing_of_its_engine_runs(monkeypatch: 
     told = Told()
     monkeypatch.setattr(process, "client", lambda *_: told)
     process._tell_of_end(EngineRoleOptions(run="/there/run", rank=RANK))
-    assert told.done == [(messages.driver_key("run"), EngineCleared(RANK)), "confirmed", "closed"]
+    assert told.done == [(messages.driver_key("run"), EngineCleared(RANK)), "closed"]
 
 
 def test_a_keeper_of_one_of_several_processes_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
