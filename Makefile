@@ -8,6 +8,7 @@ PYTHON ?=
 VENV ?= .venv
 SEEDS ?= 200
 FIRST ?= 0
+MINUTES ?= 10
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -39,9 +40,11 @@ lint: $(READY)  ## style, format and types
 unit: $(READY)  ## the tests of single files alone, in seconds: with fewer examples of each property than `make test`
 	$(BIN)/python -m pytest --hypothesis-profile=quick -n auto --maxprocesses=4 tests/unit
 
-.PHONY: help setup system-packages test lint unit chaos attack reference demo build clean compared-programs \
-    bench bench-throughput bench-latency bench-startup bench-resume bench-idle bench-growth bench-loss bench-launches \
-    bench-scale bench-slurm bench-store bench-attack
+chaos: $(READY)  ## have SEEDS runs, from seed FIRST on, go through random failures (root, with ssh)
+	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --first $(FIRST)
+
+attack: $(READY)  ## attack the key-value store for MINUTES
+	DISBATCH_ATTACK_MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/e2e/test_attack.py
 
 reference: $(READY)  ## write docs/reference/options.md anew, from the declaration of the options
 	$(BIN)/python tools/make-reference.py

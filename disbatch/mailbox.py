@@ -216,11 +216,12 @@ class Mailbox:
     def _watch_lease(self) -> None:
         if self._lease_timer is not None:
             self._lease_timer.cancel()
-        if not self.open or self._suspended:
+        if self._lease is None or not self.open or self._suspended:
             return
         left = self._lease_end - uptime()
         if left > 0:
-            self._lease_timer = self._loop.after(left, self._watch_lease)
+            # In steps: timers stand still while this machine sleeps, and the lease does not.
+            self._lease_timer = self._loop.after(min(left, self._lease.period), self._watch_lease)
         elif self._connection is None or not self._resumed:
             self._give_up("there is no connection to it any more, and the lease has ended")
         else:

@@ -529,6 +529,9 @@ class Controller:
         if self.phase is RunPhase.DRAINING and not complete:
             self._exit_status = ExitStatus.FAILED
         self.phase = RunPhase.ENDED
+        if not self._settings.requeue:  # what was not heard of again may have begun
+            for task, engine in self._outstanding.values():
+                self._record_lost(task, engine, "disbatch: lost with its engine, not run again (--no-requeue)")
         self._do(events.EndRun(self.exit_status, complete=complete))
 
 

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 from disbatch import messages
 from disbatch.driver import events
+from disbatch.errors import MessageError
 from disbatch.line import Line
+
+LONGEST_NAME = 100
+"""Characters of a member's name, at most."""
 
 if TYPE_CHECKING:
     from disbatch.kvsstcp.server import Server
@@ -38,6 +42,8 @@ class Correspondence:
         self._members: dict[str, _Member] = {}
         self._at: dict[int, _Member] = {}
         """Members by their connections."""
+        self._refused: dict[int, bytes] = {}
+        """Keys under which connections were refused: what is put there is for nobody else."""
 
     def _member(self, name: str) -> _Member:
         member = self._members.get(name)
@@ -84,8 +90,10 @@ class Correspondence:
 
         The first one is who it says; no end of another may pass for its own, and nobody is two.
         """
+        if peer in self._at:
+            return
         member = self._member(_name_of(message))
-        if member.peer is None and member.reads and peer not in self._at:
+        if member.peer is None and member.reads:
             member.peer = peer
             self._at[peer] = member
 
@@ -101,6 +109,8 @@ class Correspondence:
 
     def _resume(self, peer: int, again: messages.Rejoined) -> events.MemberRejoined | None:
         """Go on with a member over its new connection; one that is not known, or no longer, is refused."""
+        if len(again.name) > LONGEST_NAME:
+            raise MessageError(f"a name of {len(again.name)} characters is nobody's")
         member = self._members.get(again.name)
         key = messages.member_key(self._job, again.name, again.connection)
         if member is None or again.connection <= member.connection or peer in self._at:
@@ -111,6 +121,7 @@ class Correspondence:
                 else messages.ContextRefused(run_done=False, reason=reason)
             )
             self._server.put_behind(key, messages.TAG, messages.encode(refusal))
+            self._refused[peer] = key
             return None
         member.line.settle(again.received)
         # What is still to come over the connection before is not to count: it is said again.
@@ -124,6 +135,9 @@ class Correspondence:
 
     def gone(self, peer: int) -> events.MemberCut | None:
         """Take note that a connection has ended; who is cut off by that."""
+        refused = self._refused.pop(peer, None)
+        if refused is not None:
+            self._server.take(refused)
         member = self._at.get(peer)
         if member is None:
             return None

@@ -301,6 +301,7 @@ class DriverLoop:
         self.happened(events.RecordsHeldBack())
 
     def _written(self) -> None:
+        self._inbox = deque(event for event in self._inbox if not isinstance(event, events.RecordsHeldBack))
         self._inbox.appendleft(events.RecordsWritten())  # what is told behind it may be recorded, and not be written
 
     def _line_for(self, command: events.Command) -> bytes | None:

@@ -69,6 +69,7 @@ class Membership:
         self._news: list[str] = []
         self.clock = 0.0
         self._looked_at: float | None = None
+        self._has_paused = False
         self.handlers: dict[type, Callable[..., None]] = {
             events.MemberCut: self._member_cut,
             events.MemberRejoined: self._member_rejoined,
@@ -143,7 +144,7 @@ class Membership:
         self._open = False
         for engine in self._fleet.listening:
             if engine.cut:
-                self._do(events.WakeAfter(GOODBYE_PATIENCE, events.EngineOverdue(engine.rank)))
+                self._await_goodbye(engine)
         for context in self._fleet.contexts:
             self._end_context(context, *farewell)
 
@@ -175,6 +176,7 @@ class Membership:
     def _pause_ended(self, _event: events.PauseEnded) -> None:
         self._note("goes on")
         self._tell_everybody(messages.DriverGoesOn())
+        self._has_paused = True
         # Who is cut off by now has learned of neither: its lease ends when TCP tells that the connection has broken.
         for engine in self._fleet.listening:
             engine.heard_at = self.clock + SILENT_HOST
@@ -318,7 +320,8 @@ class Membership:
         elif isinstance(member, Context):
             member.cut = True
             self._note(f"the connection to context {member.label} broke")
-            if member.has_ended or not self._open:
+            serves = any(engine.can_hear for engine in self._engines_of(member))
+            if member.has_ended or not (self._open or serves):
                 self._context_lost(member)
         else:
             self._note(f"the connection to engine {member.rank} on {member.node} broke")
@@ -326,7 +329,15 @@ class Membership:
             if member.nothing_runs:
                 self._engine_lost(member)
             elif not self._open:
-                self._do(events.WakeAfter(GOODBYE_PATIENCE, events.EngineOverdue(member.rank)))
+                self._await_goodbye(member)
+
+    def _await_goodbye(self, engine: Engine) -> None:
+        """Wait for an engine that is cut off in a run that ends: not for long, unless something may still run there."""
+        if engine.tasks:
+            patience = f"for {self._settings.heartbeat_patience:g} s at most"
+            self._tell(f"the connection to the engine on {engine.node} is broken; waiting {patience} (Ctrl-C: at once)")
+        else:
+            self._do(events.WakeAfter(GOODBYE_PATIENCE, events.EngineOverdue(engine.rank)))
 
     def _member_rejoined(self, event: events.MemberRejoined) -> None:
         member = self._member(event.name)
@@ -334,6 +345,8 @@ class Membership:
             self._do(events.ForgetMember(event.name))
             return
         self.hear(member)
+        if self._has_paused:  # it may learn only now that the driver goes on, and count from then
+            member.heard_at = self.clock + SILENT_HOST
         if isinstance(member, Context):
             member.cut = False
             self._note(f"context {member.label} is connected again")
@@ -507,7 +520,7 @@ class Membership:
         held = len(engine.tasks)
         self._note(f"engine {engine.rank} is lost, with the tasks {', '.join(map(str, engine.begun)) or 'none'} begun")
         again = self._engine_is_gone(engine, lost=True)
-        fate = f"; {again} of its tasks to run again" * bool(again)
+        fate = f"; {again} of its tasks {'to run again' if self._open else 'left to a run that resumes'}" * bool(again)
         if not self._settings.requeue:
             fate = f"; {held} of its tasks have failed, as they must not run twice" * bool(held)
         if held or engine.rank not in self._told_to_have_ended:
@@ -515,7 +528,8 @@ class Membership:
 
     def _engine_overdue(self, event: events.EngineOverdue) -> None:
         engine = self._fleet.engines[event.engine_rank]
-        if engine.can_hear and (engine.nothing_runs or (engine.cut and not self._open)):
+        is_of_no_use = engine.cut and not self._open and not engine.tasks
+        if engine.can_hear and (engine.nothing_runs or is_of_no_use):
             self._engine_lost(engine)
 
     def _engine_is_gone(self, engine: Engine, *, lost: bool = False) -> int:

@@ -38,6 +38,9 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 PATIENCE = 5.0
 """Seconds that killing may take."""
 
+LOOK_PERIOD = 10.0
+"""Seconds between two looks at the lease, at most: timers stand still while this machine sleeps, and it does not."""
+
 PAUSE = 0.005
 """Seconds given to killed processes to end before the next look."""
 
@@ -130,7 +133,7 @@ def _look_at(lease: Lease, engine: int) -> None:
     if left <= 0:
         _forward(engine, signal.SIGKILL)
     elif left < inf:
-        signal.setitimer(signal.ITIMER_REAL, left)
+        signal.setitimer(signal.ITIMER_REAL, min(left, LOOK_PERIOD))
 
 
 def _forward(engine: int, number: int) -> None:

@@ -44,6 +44,7 @@ class Rank:
         self._name = link.address(asked.run, asked.rank, os.environ.get(SECRET_VARIABLE, ""))
         self._link: Link | None = None
         self._service: Service | None = None
+        self._grace = GRACE
         self._ended = False
         self._given_up = False
 
@@ -97,6 +98,7 @@ class Rank:
             self._send(messages.EngineUnfit(self._asked.rank, problem))
             self._ended = True
             return
+        self._grace = min(GRACE, settings.lease.grace)
         self._service = Service(self._asked.rank, self._loop, environment, (self._place,), (), self._send, self._log)
 
     def _send(self, message: messages.FromEngine) -> None:
@@ -122,7 +124,7 @@ class Rank:
         if self._service is None:
             self._ended = True
         else:
-            self._service.cancel(GRACE, stop_commands=False)
+            self._service.cancel(self._grace, stop_commands=False)
 
     def _say_goodbye(self) -> None:
         self._send(messages.EngineLeft(self._asked.rank))

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from disbatch.messages import NodeOffer
     from disbatch.values import SshNode
 
-SSH_COMMAND = ("ssh", "-T", "-n", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15")
+SSH_COMMAND = (
+    *("ssh", "-T", "-n", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15"),
+    # Or one whose context was killed would wait for two hours for a host that has lost its power.
+    *("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"),
+)
 """ssh that asks nobody anything and gives up on a host that does not answer."""
 
 

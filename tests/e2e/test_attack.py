@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.support import Workplace
 
-SECONDS = 60 * float(os.environ.get("DISBATCH_ATTACK_MINUTES", "0.5")) / 2
+SECONDS = 60 * float(os.environ.get("DISBATCH_ATTACK_MINUTES", "1")) / 2
 """For how long each of the two tests makes bytes."""
 
 EXAMPLES = 20

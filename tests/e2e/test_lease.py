@@ -92,6 +92,19 @@ def test_a_short_cut_loses_nothing_and_restarts_nothing(
     assert "lost" not in done.stderr
 
 
+def test_a_short_cut_does_no_harm_to_a_run_that_drains(
+    work: Workplace, begun: subprocess.Popen[bytes], way: Way
+) -> None:
+    begun.send_signal(signal.SIGUSR1)
+    eventually(lambda: "told to finish" in log_of_engine(work, 0), "the engine to hear of it")
+    way.reset()
+    eventually(lambda: "connected to the driver again" in log_of_engine(work, 0), "the engine")
+    work.write("go")
+    assert finish(begun, timeout=PATIENCE).returncode == 1
+    assert ran(work) == [(0, 1, 0), (1, 1, 0)]
+    assert sorted((line.task_id, line.return_code) for line in run_of(work)) == [(0, 0), (1, 0)]
+
+
 def test_what_ends_during_a_cut_is_reported_after_it(work: Workplace, begun: subprocess.Popen[bytes], way: Way) -> None:
     way.block()
     way.reset()

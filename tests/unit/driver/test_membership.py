@@ -861,9 +861,17 @@ def test_the_own_context_is_lost_when_its_process_has_ended_and_its_connection_t
 def test_a_context_that_is_cut_off_when_the_run_is_over_is_not_waited_for() -> None:
     run = play(*tasks(0), cylinders=[1])
     run.ends(0, 0)
+    run.happens(messages.EngineLeft(0))
+    assert run.happens(events.MemberCut("context own"))[-1] == events.EndRun(0, complete=True)
+
+
+def test_a_context_that_is_cut_off_while_its_engines_finish_may_come_back() -> None:
+    run = play(*tasks(0), cylinders=[1])
+    run.ends(0, 0)
     run.happens(events.MemberCut("context own"))
-    assert run.happens(messages.EngineLeft(0))[-1] == events.EndRun(0, complete=True)
     assert run.told == ""
+    run.happens(events.MemberRejoined("context own"))
+    assert run.everybody_leaves() == events.EndRun(0, complete=True)
 
 
 @pytest.mark.parametrize("is_cut_first", [False, True])
