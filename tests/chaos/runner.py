@@ -95,7 +95,7 @@ class Stage:
                 for undo in self._undo:
                     self._undo_now(undo)
                 self._await_silence()
-                self._evidence.left = [f"{host.name}: {seen}" for host in self._alive for seen in host.processes()]
+                self._evidence.left = [f"{name}: {seen}" for name, seen in self._left]
         finally:
             shutil.copytree(self._files, self._directory / "files", ignore=shutil.ignore_patterns("filler"))
             self._evidence.attempts = attempts_in((self._work / "journal").read_text(encoding="ascii"))
@@ -197,7 +197,7 @@ class Stage:
     def _await_silence(self) -> None:
         """Wait until nothing of a run is left that has ended, on any host that can be reached."""
         begun = time.monotonic()
-        while left := [(host.name, seen) for host in self._alive for seen in host.processes() if self._can_end(seen)]:
+        while left := self._left:
             self._do_what_is_due()
             since = max([begun, *(deed.ended for deed in self._evidence.deeds if deed.ended is not None)])
             if not self._undo and time.monotonic() > since + SILENCE_PATIENCE:
@@ -213,9 +213,15 @@ class Stage:
             other.wait()
         self._others.clear()
 
-    def _can_end(self, seen: Process) -> bool:
-        """Whether a process can know that it is to end: an ssh to a host without power takes a minute to find out."""
-        return seen.command[:1] != ("ssh",) or self._without_power.isdisjoint(seen.command)
+    @property
+    def _left(self) -> list[tuple[str, Process]]:
+        """What runs anywhere, with the host; but an ssh to one without power takes a minute to find that out."""
+        found = [(host.name, seen) for host in self._alive for seen in host.processes()]
+        return [
+            (name, seen)
+            for name, seen in found
+            if seen.command[:1] != ("ssh",) or self._without_power.isdisjoint(seen.command)
+        ]
 
     def _rescue(self) -> None:
         """Add a host to a run that waits for one, each time that it says so, as its user would."""
