@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from functools import partial
+from math import inf
 
 from disbatch.engine.keeper import children
 from disbatch.eventloop import READ
@@ -39,14 +40,13 @@ NO_ERRNO = 200
 WATCH_AFTER = 0.005
 """Seconds until the pipes of a new command are watched: those that end before need not be, which costs a tenth less."""
 
-LINGERING_CHECK = 0.02
-"""Seconds between two looks at whether process groups have ended that were told to."""
+FIRST_LOOK = 0.005
+LAST_LOOK = 0.2
+"""Seconds from telling processes to end to a first look at whether they have, and between looks, which get rarer."""
 
-ORPHAN_CHECKS = 10
-"""How often it is looked, each time after that, for processes whose parents were killed before."""
-
-LINGERING_SWEEP = 1.0
-"""Seconds between two looks at which of the process groups that commands left behind have ended by themselves."""
+KILLS = 10
+"""How often processes are killed until it is believed that they cannot be: about a second, or longer if this process
+was stopped meanwhile."""
 
 _CHUNK = 1 << 16  # also what a pipe holds, where nobody has asked for more
 _PIPE_CAPACITY = 1 << 20  # the most that a process without privileges can give a pipe on Linux
@@ -105,11 +105,34 @@ class _Attempt:
         )
 
 
+class _Ending:
+    """The end of all that runs, and what is to be done when that is over.
+
+    Process groups get a TERM unless they are `asked` already, and a KILL from `kill_at` (monotonic, s) on.
+    """
+
+    __slots__ = ("asked", "ended", "kill_at", "kills", "pause", "then", "timer", "waiting")
+
+    def __init__(self) -> None:
+        self.kill_at = inf
+        self.asked: set[int] = set()
+        self.kills = 0
+        self.pause = FIRST_LOOK
+        self.timer: Timer | None = None
+        self.ended: list[_Attempt] = []
+        """Interrupted commands whose bash has ended."""
+        self.then: list[Callable[[], None]] = []
+        self.waiting: list[tuple[Owner, bytes, Mapping[bytes, bytes]]] = []
+        """Commands to be started."""
+
+
 class Attempts:
     """Starts commands, meters their output, reaps and ends them.
 
     `on_end(owner)` is called when bash has ended, `on_outcome(owner, outcome)` when there is no more to know: at once
-    unless processes that bash left behind hold the pipes open, and after `PIPE_PATIENCE` even then.
+    unless processes that bash left behind hold the pipes open, and after `PIPE_PATIENCE` even then. Of a command that
+    was interrupted both are called when nothing that it began runs any more, wherever in the process tree: another is
+    about to run it again.
     """
 
     def __init__(
@@ -125,14 +148,22 @@ class Attempts:
         self._on_outcome = on_outcome
         self._running: dict[int, _Attempt] = {}
         self._unreported: set[_Attempt] = set()
-        self._lingering: set[int] = set()
+        self._ending: _Ending | None = None
+        self._spared = {os.getsid(0)}
+        """Sessions that nothing is ended of: no command runs in that of this process."""
         self._young: list[_Attempt] = []
         """Commands whose pipes are not watched yet, and some that have ended."""
         self._prints_much = False
         """Whether the command that ended last had printed more than its pipes hold: the next would have to wait."""
 
     def start(self, owner: Owner, command: bytes, environment: Mapping[bytes, bytes]) -> None:
-        """Start a command; one that cannot be started ends in the next turn, with the reason as its error output."""
+        """Start a command; one that cannot be started ends in the next turn, with the reason as its error output.
+
+        It waits for the end of what ran before, if that is being ended.
+        """
+        if self._ending is not None:
+            self._ending.waiting.append((owner, command, environment))
+            return
         attempt = _Attempt(owner)
         try:
             self._spawn(attempt, command, environment)
@@ -142,7 +173,6 @@ class Attempts:
             reason = os.strerror(errno) if errno else str(error)
             attempt.err.feed(f"disbatch could not start this task: {reason}\n".encode())
             # In a turn of its own, as every end is: the owner may answer by starting the next one.
-            self._unreported.add(attempt)
             self._loop.after(0, lambda: self._ended(attempt))
             return
         self._running[attempt.pid] = attempt
@@ -225,25 +255,15 @@ class Attempts:
             attempt.return_code = os.waitstatus_to_exitcode(status)
             attempt.cpu_seconds = usage.ru_utime + usage.ru_stime
             attempt.peak_memory = usage.ru_maxrss * _KIBIBYTE
-            if _signal_group(pid, 0):
-                self._remember_lingering(pid)
             self._drain(attempt)
             self._prints_much = max(attempt.out.count, attempt.err.count) > _CHUNK
-            self._unreported.add(attempt)
-            self._ended(attempt)
-
-    def _remember_lingering(self, group: int) -> None:
-        if not self._lingering:
-            self._loop.after(LINGERING_SWEEP, self._forget_ended_groups)
-        self._lingering.add(group)
-
-    def _forget_ended_groups(self) -> None:
-        """Keep the numbers of living groups alone: the system gives those of others to new processes one day."""
-        self._lingering = {group for group in self._lingering if _signal_group(group, 0)}
-        if self._lingering:
-            self._loop.after(LINGERING_SWEEP, self._forget_ended_groups)
+            if attempt.interrupted and self._ending is not None:
+                self._ending.ended.append(attempt)
+            else:
+                self._ended(attempt)
 
     def _ended(self, attempt: _Attempt) -> None:
+        self._unreported.add(attempt)
         self._on_end(attempt.owner)
         if attempt.pipes:
             self._watch(attempt)
@@ -258,60 +278,83 @@ class Attempts:
                 attempt.patience.cancel()
             self._on_outcome(attempt.owner, attempt.outcome())
 
-    def end_running(self, grace: float) -> None:
-        """Ask all that runs to end, and kill what is left of it after `grace` seconds; 0 or less kills at once."""
-        groups = set(self._running)
+    # Ending.
+
+    def spare_what_is_left(self) -> None:
+        """Let what commands have left behind up to now live, as others may need it, until `end_lingering`."""
+        self._spared.update(child.session for child in children() if child.pid not in self._running)
+
+    def end_running(self, grace: float, then: Callable[[], None] = lambda: None) -> None:
+        """Ask all that runs to end, and kill what is left of it after `grace` seconds; 0 or less kills at once.
+
+        What commands have left behind ends with it, be it in a session of its own, unless it is spared. `then` is
+        called when nothing is left, or what is left cannot be killed.
+        """
         for attempt in self._running.values():
             attempt.interrupted = attempt.interrupted or not _has_ended(attempt.pid)
-        if grace > 0:
-            self._signal_all(groups, signal.SIGTERM)
-            self._loop.after(grace, lambda: self._signal_all(groups & self._alive(), signal.SIGKILL))
-        else:
-            self._signal_all(groups, signal.SIGKILL)
-
-    def end_all(self, grace: float) -> None:
-        """End all that runs, as `end_running` does, and after `grace` seconds also what has left its process group."""
-        self.end_running(grace)
-        self._loop.after(grace, partial(self._kill_orphans, ORPHAN_CHECKS))
-
-    def _kill_orphans(self, checks: int) -> None:
-        """Kill children that were born to others: what has a session of its own is ours when its parent ends."""
-        for pid in children():
-            if pid not in self._running:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-        if checks > 1:
-            self._loop.after(LINGERING_CHECK, partial(self._kill_orphans, checks - 1))
-
-    def _alive(self) -> set[int]:
-        return self._running.keys() | self._lingering
+        ending = self._ending = self._ending or _Ending()
+        ending.kill_at = min(ending.kill_at, time.monotonic() + max(0.0, grace))
+        ending.then.append(then)
+        for owner, _, _ in ending.waiting:
+            attempt = _Attempt(owner)
+            attempt.interrupted = True
+            attempt.return_code = -signal.SIGTERM
+            ending.ended.append(attempt)
+        ending.waiting.clear()
+        self._look(ending)
 
     def end_lingering(self, grace: float, then: Callable[[], None]) -> None:
-        """End what commands left behind in their process groups, as `end_running` does, and then call `then`.
+        """End all that commands have left behind, as `end_running` does, the spared too, and then call `then`.
 
         Outcomes that still waited for pipes are reported before.
         """
-        deadline = time.monotonic() + grace
-        self._signal_all(self._lingering, signal.SIGTERM)
+        self._spared = {os.getsid(0)}
+        self.end_running(grace, partial(self._report_all, then))
 
-        def check() -> None:
-            self._lingering = {group for group in self._lingering if _signal_group(group, 0)}
-            if self._lingering and time.monotonic() < deadline:
-                self._loop.after(LINGERING_CHECK, check)
-                return
-            self._signal_all(self._lingering, signal.SIGKILL)
-            for attempt in list(self._unreported):
-                self._report(attempt)
-            then()
+    def _report_all(self, then: Callable[[], None]) -> None:
+        for attempt in list(self._unreported):
+            self._drain(attempt)
+            self._report(attempt)
+        then()
 
-        check()
+    def _look(self, ending: _Ending) -> None:
+        """Signal what is to end and lives, and look again; or go on, if that has an end."""
+        groups = self._groups_to_end()
+        if not groups or ending.kills == KILLS:
+            self._go_on(ending)
+            return
+        now = time.monotonic()
+        if now < ending.kill_at:
+            _signal_groups(groups - ending.asked, signal.SIGTERM)
+            ending.asked |= groups
+            again = min(ending.pause, ending.kill_at - now)
+        else:
+            _signal_groups(groups, signal.SIGKILL)
+            again = ending.pause if ending.kills else FIRST_LOOK
+            ending.kills += 1
+        ending.pause = min(2 * again, LAST_LOOK)
+        if ending.timer is not None:
+            ending.timer.cancel()
+        ending.timer = self._loop.after(again, partial(self._look, ending))
 
-    @staticmethod
-    def _signal_all(groups: set[int], number: signal.Signals) -> None:
-        for group in groups:
-            _signal_group(group, number)
-            # A stopped process gets to see its TERM only when it goes on.
-            _signal_group(group, signal.SIGCONT)
+    def _go_on(self, ending: _Ending) -> None:
+        self._ending = None
+        if ending.timer is not None:
+            ending.timer.cancel()
+        for attempt in ending.ended:
+            self._drain(attempt)
+            self._ended(attempt)
+        for command in ending.waiting:
+            self.start(*command)
+        for step in ending.then:
+            step()
+
+    def _groups_to_end(self) -> set[int]:
+        """Process groups of what runs, and of what was born to others and is ours because its parent has ended.
+
+        A child that has ended and was not reaped counts: what it began may have been passed over when it was not ours.
+        """
+        return {child.group for child in children() if child.session not in self._spared} | self._running.keys()
 
 
 def _has_ended(pid: int) -> bool:
@@ -319,12 +362,9 @@ def _has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _signal_group(group: int, number: int) -> bool:
-    """Whether the process group exists, having sent it the signal where that is allowed; 0 only looks."""
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # what a command runs as another user exists all the same
-    return True
+def _signal_groups(groups: set[int], number: signal.Signals) -> None:
+    for group in groups:
+        # What a command runs as another user may not be signalled.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, number)
+            os.killpg(group, signal.SIGCONT)  # a stopped process gets to see its TERM only when it goes on

@@ -19,6 +19,7 @@ import time
 from math import inf
 
 from disbatch.eventloop import uptime
+from disbatch.records import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,9 +149,9 @@ def kill_children() -> None:
     """
     deadline = time.monotonic() + PATIENCE
     while _reap() and time.monotonic() < deadline:
-        for pid in children():
+        for child in children():
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(child.pid, signal.SIGKILL)
         time.sleep(PAUSE)
 
 
@@ -164,19 +165,42 @@ def _reap() -> bool:
     return True
 
 
-def children() -> list[int]:
-    """Pids of this process's children, those that have ended and are not reaped yet included."""
+@record
+class Child:
+    """A child of this process: its pid, its process group and its session."""
+
+    pid: int
+    group: int
+    session: int
+
+
+def children() -> list[Child]:
+    """Children of this process, those that have ended and are not reaped yet included."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return []  # as is known without a look at every process of this machine
     me = os.getpid()
     children = []
     for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as stat:
-                # The second field is the program's name in brackets, which may hold anything, brackets too.
-                parent = int(stat.read().rpartition(b")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            continue  # it has ended since it was listed
-        if parent == me:
-            children.append(int(name))
+        if name.isdigit():
+            parent, group, session = _family(name)
+            if parent == me:
+                children.append(Child(int(name), group, session))
     return children
+
+
+def parent_of(pid: int) -> int:
+    """Pid of the parent of any process; 0 if there is none, or no such process."""
+    return _family(str(pid))[0]
+
+
+def _family(pid: str) -> tuple[int, int, int]:
+    """Parent, process group and session of a process, 0 if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            # The second field is the program's name in brackets, which may hold anything, brackets too.
+            parent, group, session = map(int, stat.read().rpartition(b")")[2].split()[1:4])
+    except (OSError, ValueError):
+        return 0, 0, 0
+    return parent, group, session

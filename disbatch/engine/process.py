@@ -144,8 +144,7 @@ class Engine:
     def _lapse(self) -> None:
         self._log.warning("the driver does not answer: what runs here is ended, as others may be given it")
         if self._service is not None:
-            self._service.end_all(self._grace)
-            self._loop.after(self._grace, self._end_lease)
+            self._service.end_all(self._grace, then=self._end_lease)
 
     def _end_lease(self) -> None:
         """Let the keeper wait no longer for what has been done, unless there is a lease again."""
@@ -157,9 +156,8 @@ class Engine:
         if self._service is None:
             self._ended = True
         else:
-            self._service.end_all(self._grace)
+            self._service.end_all(self._grace, then=self._end_lease)
             self._service.decide(roster.FinishAsked())
-            self._loop.after(self._grace, self._end_lease)
             self._loop.after(self._grace + STOP_LIMIT, partial(self._service.cancel, 0.0, stop_commands=False))
 
     def _told_to_end(self, number: signal.Signals) -> None:

@@ -15,7 +15,7 @@ import time
 from functools import partial
 
 from disbatch import messages
-from disbatch.engine import link, roster
+from disbatch.engine import keeper, link, roster
 from disbatch.eventloop import READ
 from disbatch.records import replace
 from disbatch.tasks import LOST, Task, lost_outcome
@@ -50,6 +50,12 @@ COMING_PATIENCE = 20.0
 LEAVING_PATIENCE = 3.0
 """Seconds that a rank may take to leave, beyond the grace that it gives to what its tasks left behind."""
 
+CLEARING_PATIENCE = keeper.PATIENCE + 1.0
+"""Seconds that the keeper of a rank may take to kill what that has left behind."""
+
+CLEARING_CHECK = 0.01
+"""Seconds between two looks at whether it has."""
+
 
 class _Attempt:
     """A task that a rank was given and has not reported; `freed` when its bash has ended."""
@@ -69,11 +75,15 @@ class _Attempt:
 
 
 class _Rank:
-    """A process that has connected: `place` is None until it says so, `serves` when it runs tasks."""
+    """A process that has connected: `place` is None until it says so, `serves` when it runs tasks.
+
+    `keeper` is the pid of the process that ends what this one leaves behind, and then itself.
+    """
 
     def __init__(self) -> None:
         self.place: int | None = None
         self.link: Link
+        self.keeper = 0
         self.serves = False
         self.attempts: dict[int, _Attempt] = {}
 
@@ -133,6 +143,7 @@ class Ranks:
             rank.link.send(messages.EngineRefused(reason))
             return
         rank.place = place
+        rank.keeper = keeper.parent_of(rank.link.peer)
         self._at[place] = rank
         rank.link.send(self._settings)
 
@@ -196,17 +207,24 @@ class Ranks:
     def _remove(self, rank: _Rank, return_code: int, reason: str, *, interrupted: bool) -> None:
         """Count on a rank no longer; what it was given and has not reported has ended so."""
         rank.link.close()
-        self._connected.discard(rank)
         place = rank.place
         if place is not None and self._at.get(place) is rank:
             del self._at[place]
-            for attempt in rank.attempts.values():
-                outcome = attempt.failed(return_code, reason, interrupted=interrupted)
-                self._employer.outcome_known((place, attempt.task), outcome)
-            rank.attempts.clear()
             if rank.serves and not self._finishing:
                 self._employer.decide(roster.CylinderLost(place))
             self._answered(place)
+        owned = () if place is None else [((place, attempt.task), attempt) for attempt in rank.attempts.values()]
+        outcomes = [(owner, attempt.failed(return_code, reason, interrupted=interrupted)) for owner, attempt in owned]
+        self._part_with(rank, outcomes, self._loop.now() + (0.0 if interrupted else CLEARING_PATIENCE))
+
+    def _part_with(self, rank: _Rank, outcomes: Sequence[tuple[tuple[int, Task], Outcome]], deadline: float) -> None:
+        """Tell how its tasks ended, when nothing of them runs any more: others may be about to run them again."""
+        if outcomes and self._loop.now() < deadline and keeper.parent_of(rank.keeper):
+            self._loop.after(CLEARING_CHECK, partial(self._part_with, rank, outcomes, deadline))
+            return
+        for owner, outcome in outcomes:
+            self._employer.outcome_known(owner, outcome)
+        self._connected.discard(rank)
         self._leave_if_alone()
 
     # What the engine wants.
@@ -242,7 +260,8 @@ class Ranks:
 
     def _leave_alone(self) -> None:
         for rank in list(self._connected):
-            self._lost(rank, "it did not leave in time")
+            if rank.link.open:
+                self._lost(rank, "it did not leave in time")
 
     def _leave_if_alone(self) -> None:
         if self._finishing and not self._connected and self._then is not None:

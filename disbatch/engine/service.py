@@ -15,7 +15,7 @@ from disbatch.engine import roster
 from disbatch.engine.attempts import Attempts
 from disbatch.engine.launchers import launcher, limiting
 from disbatch.records import replace
-from disbatch.tasks import Outcome, PerEngineTask, Task
+from disbatch.tasks import Outcome, PerEngineTask, Phase, Task
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class Service:
         self._ranks = None if recruit is None else recruit(self)
         self._to_leave = 1 if self._ranks is None else 2
         self._doubted: list[tuple[Owner, Outcome]] = []
+        self._held: list[tuple[Owner, Outcome]] = []
         self._signalled_until = -math.inf
         self._perform(self._roster.begin())
 
@@ -112,13 +113,11 @@ class Service:
         self._grace = grace
         self._end_running()
 
-    def end_all(self, grace: float) -> None:
-        """End all that runs, be it in a session of its own, and return what waits; stay."""
+    def end_all(self, grace: float, then: Callable[[], None]) -> None:
+        """End what runs, and return what waits; stay. `then` is called when nothing runs in this process any more."""
         self._grace = grace
         self.decide(roster.ReturnAsked())
-        self._attempts.end_all(grace)
-        if self._ranks is not None:
-            self._ranks.end_running(grace)
+        self._end_running(then)
 
     def decide(self, event: roster.Event) -> None:
         """Let the roster decide what follows from `event`, and do it."""
@@ -127,6 +126,8 @@ class Service:
     def command_ended(self, owner: Owner) -> None:
         """Take note that the bash has ended that was run for `owner`."""
         if isinstance(owner, PerEngineTask):
+            if owner.phase is Phase.START:
+                self._attempts.spare_what_is_left()
             self.decide(roster.PerEngineTaskDone())
         else:
             cylinder, task = owner
@@ -142,7 +143,7 @@ class Service:
         if self._ranks is None or outcome.interrupted:
             self._record(owner, outcome)
         elif self._loop.now() < self._signalled_until:
-            self._record(owner, replace(outcome, interrupted=True))
+            self._record_interrupted(owner, outcome)
         else:
             self._doubted.append((owner, outcome))
             self._loop.after(DOUBT, partial(self._believe, 1))
@@ -155,7 +156,15 @@ class Service:
         self._signalled_until = max(self._signalled_until, self._loop.now() + seconds)
         doubted, self._doubted = self._doubted, []
         for owner, outcome in doubted:
-            self._record(owner, replace(outcome, interrupted=True))
+            self._record_interrupted(owner, outcome)
+
+    def _record_interrupted(self, owner: Owner, outcome: Outcome) -> None:
+        """Record it, but not before this engine leaves, if it is to: what the signal has left of it is ended then."""
+        outcome = replace(outcome, interrupted=True)
+        if self._signalled_until < math.inf:
+            self._record(owner, outcome)
+        else:
+            self._held.append((owner, outcome))
 
     def _believe(self, count: int) -> None:
         believed, self._doubted = self._doubted[:count], self._doubted[count:]
@@ -224,8 +233,8 @@ class Service:
         else:
             self._attempts.start((cylinder, task), task.command, self._environment.of_task(task, cylinder))
 
-    def _end_running(self) -> None:
-        self._attempts.end_running(self._grace)
+    def _end_running(self, then: Callable[[], None] = lambda: None) -> None:
+        self._attempts.end_running(self._grace, then)
         if self._ranks is not None:
             self._ranks.end_running(self._grace)
 
@@ -239,7 +248,8 @@ class Service:
     def _one_has_left(self) -> None:
         self._to_leave -= 1
         if not self._to_leave:
-            self._believe(len(self._doubted))
+            for owner, outcome in self._doubted + self._held:
+                self._record(owner, outcome)
             self._report()
             self.has_left = True
 

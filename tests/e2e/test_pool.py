@@ -195,6 +195,40 @@ def test_a_task_that_clings_to_an_engine_that_is_stopped_now_runs_again_elsewher
     work.await_silence()
 
 
+SLOW = "trap 'sleep 0.4; echo ended >> order; exit' TERM; touch begun.0; while :; do sleep 0.01; done"
+
+
+@pytest.mark.parametrize(
+    "leaves", ['eval "$SLOW" & wait', 'setsid -f bash -c "$SLOW"; sleep 300'], ids=["its-group", "an-orphan"]
+)
+def test_a_task_runs_again_when_nothing_of_it_runs_any_more(work: Workplace, leaves: str) -> None:
+    again = "echo again >> order"
+    task = f'export SLOW="{SLOW}"; if [ $DISBATCH_ATTEMPT = 1 ]; then {leaves}; else {again}; fi'
+    run = work.start("-s", "localhost:1", "-p", "run", work.write("tasks", task).name)
+    work.await_file("begun.0")
+    added = add(work, work.directory / "run_dbUtil.sh", "-s", "localhost:1")
+    logs = work.directory.glob
+    eventually(lambda: any("admitted" in log.read_text() for log in logs("run_*_engine_1.log")), "the other engine")
+    tell(work, messages.StopEngine(0, now=True))
+    assert finish(run, timeout=PATIENCE).returncode == 0
+    assert finish(added, timeout=PATIENCE).returncode == 0
+    assert work.text("order") == "ended\nagain\n"
+
+
+def test_what_start_commands_leave_running_is_there_for_stop_commands(work: Workplace) -> None:
+    start = "#DISBATCH PERENGINE START setsid -f sleep 300 >&- 2>&-; (sleep 300 >&- 2>&- & echo $! > left)"
+    stop = "#DISBATCH PERENGINE STOP kill $(cat left) && echo there > found"
+    run = work.start("-s", "localhost:1", "-p", "run", work.write("tasks", start, stop, WAIT).name)
+    work.await_file("begun.0")
+    tell(work, messages.StopEngine(0, now=True))
+    eventually((work.directory / "found").exists, "the STOP command to end")
+    work.write("go.1")
+    added = add(work, work.directory / "run_dbUtil.sh", "-s", "localhost:1")
+    assert finish(run, timeout=PATIENCE).returncode == 0
+    assert finish(added, timeout=PATIENCE).returncode == 0
+    work.await_silence()
+
+
 @pytest.mark.parametrize("message", [messages.StopEngine(0, now=False), messages.StopContext(0, now=False)])
 def test_what_is_stopped_runs_its_stop_commands_then(work: Workplace, message: messages.Message) -> None:
     stop = "#DISBATCH PERENGINE STOP echo $DISBATCH_ENGINE_RANK >> stopped; ls begun.* >> stopped"

@@ -287,15 +287,95 @@ def test_what_runs_is_asked_to_end_first(either_bench: Bench, tmp_path: Path) ->
     assert (outcome.return_code, outcome.out_snippet, outcome.interrupted) == (4, b"asked\n", True)
 
 
-@pytest.mark.usefixtures("subreaper")
-def test_all_can_be_ended_even_what_has_a_session_of_its_own(bench: Bench, tmp_path: Path) -> None:
+WRITES_ITS_PID = b'echo $BASHPID > "$PID.new"; mv "$PID.new" "$PID"; '
+
+TAKES_ITS_TIME = b"trap 'sleep 0.1; exit' TERM; " + WRITES_ITS_PID + b"while :; do sleep 0.01; done"
+
+WILL_NOT_END = b"trap '' TERM; " + WRITES_ITS_PID + b"while :; do sleep 60; done"
+
+
+BESIDE, ELSEWHERE, FAR_AWAY = (
+    b'eval "$CHILD" & wait',
+    b'setsid bash -c "$CHILD" & wait',
+    b'setsid -f bash -c "$CHILD"; sleep 60',
+)
+
+
+@pytest.mark.parametrize("way", [BESIDE, ELSEWHERE, FAR_AWAY], ids=["its-group", "a-session", "an-orphan"])
+@pytest.mark.parametrize("child", [TAKES_ITS_TIME, WILL_NOT_END], ids=["slow", "stubborn"])
+def test_what_is_interrupted_is_reported_when_all_that_it_began_has_ended(
+    bench: Bench, tmp_path: Path, way: bytes, child: bytes
+) -> None:
     pid_file = tmp_path / "pid"
-    bench.start("it", b'(setsid sleep 60 & echo $! > "$PID.new"; mv "$PID.new" "$PID"); sleep 60', PID=str(pid_file))
+    bench.start("it", way, CHILD=child.decode(), PID=str(pid_file))
     bench.until_exists(pid_file)
-    bench.attempts.end_all(grace=0.02)
-    bench.until(lambda: bench.outcomes)
+    pid = int(pid_file.read_text())
+    there: list[bool] = []
+    bench.attempts.end_running(0.3, lambda: there.append(is_there(pid)))
+    bench.until(lambda: "it" in bench.ended)
+    assert not is_there(pid)
+    bench.until(lambda: "it" in bench.outcomes)
     assert bench.outcomes["it"].interrupted
-    bench.until(lambda: has_ended(int(pid_file.read_text())))
+    assert there == [False]
+
+
+def test_what_cannot_be_killed_is_not_waited_for_without_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "KILLS", 2)
+    pid_file = tmp_path / "pid"
+    bench.start("it", b"setsid sleep 60 & echo $! > $PID.new; mv $PID.new $PID; wait", PID=str(pid_file))
+    bench.until_exists(pid_file)
+    protected = int(pid_file.read_text())
+    kill_group = os.killpg
+
+    def may_not_kill_all(group: int, number: int) -> None:
+        if group == protected:
+            raise PermissionError
+        kill_group(group, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "killpg", may_not_kill_all)
+        bench.attempts.end_running(0)
+        bench.until(lambda: "it" in bench.ended)
+    assert not has_ended(protected)
+
+
+def test_what_is_spared_runs_on_until_all_that_is_left_ends(bench: Bench, tmp_path: Path) -> None:
+    spared = left_behind(bench, b"exec setsid sleep 60", tmp_path)
+    bench.until(lambda: os.getsid(spared) == spared)
+    bench.attempts.spare_what_is_left()
+    bench.start("task", b"sleep 60")
+    bench.attempts.end_running(10)
+    bench.until(lambda: "task" in bench.outcomes)
+    assert not has_ended(spared)
+    then: list[bool] = []
+    bench.attempts.end_lingering(10, lambda: then.append(is_there(spared)))
+    bench.until(lambda: then)
+    assert then == [False]
+
+
+def test_the_next_command_waits_until_what_ran_before_has_ended(bench: Bench, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    bench.start("it", b"( " + TAKES_ITS_TIME + b" ) & wait", PID=str(pid_file))
+    bench.until_exists(pid_file)
+    bench.attempts.end_running(10)
+    bench.start("next", b"kill -0 $(cat $PID) || echo gone", PID=str(pid_file))
+    bench.until(lambda: "next" in bench.outcomes)
+    assert (bench.outcomes["next"].out_snippet, bench.outcomes["next"].interrupted) == (b"gone\n", False)
+    assert bench.ended == ["it", "next"]
+
+
+def test_a_command_that_waits_for_an_end_is_ended_with_what_comes_next(bench: Bench, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    bench.start("it", b"( " + TAKES_ITS_TIME + b" ) & wait", PID=str(pid_file))
+    bench.until_exists(pid_file)
+    bench.attempts.end_running(10)
+    bench.start("next", b"> $PID.next", PID=str(pid_file))
+    bench.attempts.end_running(10)
+    bench.until(lambda: "next" in bench.outcomes)
+    assert (bench.outcomes["next"].return_code, bench.outcomes["next"].interrupted) == (-signal.SIGTERM, True)
+    assert not (tmp_path / "pid.next").exists()
 
 
 def test_what_has_ended_by_itself_was_not_interrupted(bench: Bench) -> None:
@@ -367,8 +447,8 @@ def test_what_a_killed_task_left_in_its_group_is_killed_after_the_grace(bench: B
     bench.start("it", b'(trap "" TERM; > "$READY"; exec sleep 60) & wait', READY=str(ready))
     bench.until_exists(ready)
     bench.attempts.end_running(grace=0.1)
-    bench.until(lambda: bench.ended)
-    assert not bench.outcomes, "its child holds the pipes"
+    bench.until(lambda: not bench.attempts._running)
+    assert not bench.ended, "its child takes the time"
     bench.until(lambda: bench.outcomes)
     assert bench.outcomes["it"].return_code == -signal.SIGTERM
 
@@ -424,18 +504,6 @@ def test_with_nothing_left_behind_it_goes_on_at_once(bench: Bench) -> None:
     then: list[bool] = []
     bench.attempts.end_lingering(10, lambda: then.append(True))
     assert then == [True]
-
-
-def test_groups_that_have_ended_by_themselves_are_forgotten(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(module, "LINGERING_SWEEP", 0.01)
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    bench.run(b'{ read go < "$GATE"; } >&- 2>&- &', GATE=str(gate))
-    assert bench.attempts._lingering
-    gate.write_text("go\n")
-    bench.until(lambda: not bench.attempts._lingering)
 
 
 def test_orphans_are_reaped_when_no_command_runs(bench: Bench, tmp_path: Path) -> None:

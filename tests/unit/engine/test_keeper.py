@@ -287,14 +287,31 @@ def child_with_a_confusing_name(tmp_path: Path) -> Iterator[int]:
 
 
 def test_children_are_found_whatever_their_names_are(child_with_a_confusing_name: int) -> None:
-    assert child_with_a_confusing_name in keeper.children()
+    child = keeper.Child(child_with_a_confusing_name, os.getpgrp(), os.getsid(0))
+    assert child in keeper.children()
+
+
+def test_a_process_has_a_parent_as_long_as_it_lives() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    alive = keeper.parent_of(process.pid)
+    process.kill()
+    process.wait()
+    assert (alive, keeper.parent_of(process.pid)) == (os.getpid(), 0)
+
+
+def test_a_child_has_a_process_group_and_a_session() -> None:
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    children = keeper.children()
+    process.kill()
+    process.wait()
+    assert keeper.Child(process.pid, process.pid, process.pid) in children
 
 
 def test_grandchildren_are_no_children() -> None:
     process = subprocess.Popen(["bash", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE)
     assert process.stdout is not None
     grandchild = int(process.stdout.readline())
-    children = keeper.children()
+    children = [child.pid for child in keeper.children()]
     os.kill(grandchild, signal.SIGKILL)
     process.communicate()
     assert process.pid in children
@@ -307,7 +324,7 @@ def test_killing_gives_up_on_what_may_not_be_killed(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(keeper, "PATIENCE", 0.02)
     monkeypatch.setattr(keeper, "_reap", lambda: True)
-    monkeypatch.setattr(keeper, "children", lambda: [4711])
+    monkeypatch.setattr(keeper, "children", lambda: [keeper.Child(4711, 4711, 4711)])
     monkeypatch.setattr(os, "kill", kill)
     begun = time.monotonic()
     keeper.kill_children()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disbatch import messages
-from disbatch.engine import link
+from disbatch.engine import keeper, link
 from disbatch.engine import ranks as module
 from disbatch.engine.ranks import Ranks
 from disbatch.engine.roster import CylinderCame, CylinderLost, CylindersSettled, Event
@@ -45,6 +45,8 @@ TURN = 20.0
 LEASE = Lease(10.0, 45.0, 6.0)
 START = PerEngineTask(Phase.START, 0, 1, b"true")
 OUTCOME = Outcome(4711, 0, 1.7e9, 0.25, 10, b"out", 0, b"", 0.125, 1 << 20, interrupted=False)
+
+KEEPER = 4711
 
 Owner = tuple[int, Task]
 
@@ -97,6 +99,8 @@ class Bench:
         self.log = Log(str(self.log_file), "INFO")
         self.told: list[Event | Owner | tuple[Owner, Outcome]] = []
         self.peers: list[Peer] = []
+        self.keeper_lives = False
+        """Whether the keepers of ranks that have gone still end what they left behind."""
         self.ranks: Ranks
 
     def begin(self, cylinders: int = 3) -> None:
@@ -148,8 +152,9 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made = Bench(tmp_path)
+    monkeypatch.setattr(keeper, "parent_of", lambda pid: KEEPER if pid == os.getpid() else made.keeper_lives)
     yield made
     for peer in made.peers:
         peer.socket.close()
@@ -310,13 +315,42 @@ def test_a_rank_that_dies_takes_its_tasks_with_it_and_then_its_cylinder(bench: B
     bench.told.clear()
     rank.socket.close()
     bench.until(lambda: CylinderLost(1) in bench.told)
-    assert bench.told[-1] == CylinderLost(1)
+    assert bench.told[0] == CylinderLost(1)
     for number in (0, 1):
         outcome = bench.outcome_of((1, task(number)))
         assert (outcome.return_code, outcome.interrupted) == (-signal.SIGKILL, False)
         assert outcome.err_bytes == len("disbatch: the process of place 1 on n1 has gone, and this task with it\n")
     assert not bench.ranks.have(1)
     assert "lost the process of place 1" in bench.logged
+
+
+def test_what_a_rank_had_is_lost_when_its_keeper_has_ended_all_of_it(bench: Bench) -> None:
+    bench.begin()
+    bench.keeper_lives = True
+    rank = bench.serving(1)
+    bench.ranks.start(task(0), 1)
+    rank.socket.close()
+    bench.until(lambda: bench.told)
+    done: list[bool] = []
+    bench.ranks.finish(1.0, then=lambda: done.append(True))
+    bench.settle()
+    assert (bench.told, done) == ([CylinderLost(1)], [])
+    bench.keeper_lives = False
+    bench.until(lambda: done)
+    assert bench.outcome_of((1, task(0))).return_code == -signal.SIGKILL
+
+
+def test_a_keeper_that_cannot_end_it_is_not_waited_for_without_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLEARING_PATIENCE", 0.02)
+    bench.begin()
+    bench.keeper_lives = True
+    rank = bench.serving(1)
+    bench.ranks.start(task(0), 1)
+    rank.socket.close()
+    bench.until(lambda: len(bench.told) == 2)
+    assert bench.outcome_of((1, task(0))).return_code == -signal.SIGKILL
 
 
 def test_the_task_of_a_rank_that_leaves_by_itself_without_having_begun_it_was_interrupted(bench: Bench) -> None:

@@ -150,10 +150,12 @@ def test_what_runs_can_be_ended_without_that_it_leaves(bench: Bench) -> None:
 def test_all_that_runs_can_be_ended_and_what_waits_returned_without_that_it_leaves(bench: Bench) -> None:
     service = bench.begin(range(1))
     service.decide(TasksCame((task(0, b"exec sleep 60"), task(1))))
-    service.end_all(0.0)
+    then: list[bool] = []
+    service.end_all(0.0, lambda: then.append(True))
     assert bench.said[-1] == TasksReturned(RANK, (1,))
     bench.until(lambda: outcomes(bench.said))
     assert outcomes(bench.said)[0].interrupted
+    assert then
     service.decide(TasksCame((task(2),)))
     bench.until(lambda: 2 in outcomes(bench.said))
     assert not service.has_left
@@ -296,13 +298,19 @@ def test_an_outcome_is_believed_when_no_signal_follows_it(bench: Bench, monkeypa
     assert reported(bench) == {0: False, 1: False}
 
 
-def test_an_end_around_a_signal_is_its_work(bench: Bench) -> None:
+def test_an_end_around_a_signal_is_its_work_and_reported_when_nothing_of_it_is_left(bench: Bench) -> None:
     bench.begin(range(2), with_ranks=True)
     bench.service.outcome_known((1, task(0)), failed(0))
     bench.service.outcome_known((1, task(1)), OUTCOME)
     bench.service.signalled()
     bench.service.outcome_known((1, task(2)), failed(2))
     bench.service.outcome_known((1, task(3)), OUTCOME)
+    assert reported(bench) == {}
+    bench.service.decide(CylindersSettled())
+    bench.service.cancel(1.0, stop_commands=True)
+    bench.until(lambda: bench.ranks.to_finish)
+    bench.ranks.to_finish[0]()
+    assert bench.service.has_left
     assert reported(bench) == {0: True, 1: True, 2: True, 3: True}
 
 
