@@ -13,7 +13,7 @@ import time
 from functools import partial
 from math import inf
 
-from disbatch.engine.keeper import children
+from disbatch.engine.keeper import descendants
 from disbatch.eventloop import READ
 from disbatch.snippet import OutputMeter
 from disbatch.tasks import Outcome
@@ -40,13 +40,23 @@ NO_ERRNO = 200
 WATCH_AFTER = 0.005
 """Seconds until the pipes of a new command are watched: those that end before need not be, which costs a tenth less."""
 
-FIRST_LOOK = 0.005
-LAST_LOOK = 0.2
-"""Seconds from telling processes to end to a first look at whether they have, and between looks, which get rarer."""
+LOOK_PERIOD = 0.1
+"""Seconds between two looks at what lives of all that is to end."""
+
+LOOK_AFTER_END = 0.005
+"""Seconds until the next look when something has ended; others may follow it."""
+
+LOOK_SHARE = 0.1
+"""Share of the time that looks may take, where a machine has processes by the thousand."""
 
 KILLS = 10
-"""How often processes are killed until it is believed that they cannot be: about a second, or longer if this process
-was stopped meanwhile."""
+"""How often the same processes are killed until it is believed that they cannot be: for about a second."""
+
+MOST_KILLS = 200
+"""How often any are, where others have taken their place each time."""
+
+_ELSEWHERE = 0
+"""What stands for a session, or process group, of another namespace."""
 
 _CHUNK = 1 << 16  # also what a pipe holds, where nobody has asked for more
 _PIPE_CAPACITY = 1 << 20  # the most that a process without privileges can give a pipe on Linux
@@ -108,19 +118,20 @@ class _Attempt:
 class _Ending:
     """The end of all that runs, and what is to be done when that is over.
 
-    Process groups get a TERM unless they are `asked` already, and a KILL from `kill_at` (monotonic, s) on.
+    Process groups get a TERM unless they are `asked` already, and a KILL from `kill_at` (monotonic, s) on; then those
+    that live are `left`, which were killed `in_vain` so many times, of `kills` in all.
     """
 
-    __slots__ = ("asked", "ended", "kill_at", "kills", "pause", "then", "timer", "waiting")
+    __slots__ = ("asked", "ended", "in_vain", "kill_at", "kills", "left", "next_look", "then", "waiting")
 
     def __init__(self) -> None:
         self.kill_at = inf
         self.asked: set[int] = set()
-        self.kills = 0
-        self.pause = FIRST_LOOK
-        self.timer: Timer | None = None
+        self.left: set[int] = set()
+        self.kills = self.in_vain = 0
+        self.next_look: Timer | None = None
         self.ended: list[_Attempt] = []
-        """Interrupted commands whose bash has ended."""
+        """Commands that are interrupted and whose bash has ended, or never began."""
         self.then: list[Callable[[], None]] = []
         self.waiting: list[tuple[Owner, bytes, Mapping[bytes, bytes]]] = []
         """Commands to be started."""
@@ -149,8 +160,8 @@ class Attempts:
         self._running: dict[int, _Attempt] = {}
         self._unreported: set[_Attempt] = set()
         self._ending: _Ending | None = None
-        self._spared = {os.getsid(0)}
-        """Sessions that nothing is ended of: no command runs in that of this process."""
+        self._spared = {os.getsid(0), _ELSEWHERE}
+        """Sessions that nothing is ended of: that of this process, where no command runs, and others for a reason."""
         self._young: list[_Attempt] = []
         """Commands whose pipes are not watched yet, and some that have ended."""
         self._prints_much = False
@@ -176,6 +187,7 @@ class Attempts:
             self._loop.after(0, lambda: self._ended(attempt))
             return
         self._running[attempt.pid] = attempt
+        self._spared.discard(attempt.pid)  # the number may have been that of one who is no more
 
     def _spawn(self, attempt: _Attempt, command: bytes, environment: Mapping[bytes, bytes]) -> None:
         descriptors: list[int] = []
@@ -248,6 +260,8 @@ class Attempts:
                 return
             if not pid:
                 return
+            if self._ending is not None:
+                self._look_after(self._ending, LOOK_AFTER_END)
             attempt = self._running.pop(pid, None)
             if attempt is None:
                 continue  # left behind by a task, whose parent has ended; the engine is its subreaper
@@ -282,19 +296,19 @@ class Attempts:
 
     def spare_what_is_left(self) -> None:
         """Let what commands have left behind up to now live, as others may need it, until `end_lingering`."""
-        self._spared.update(child.session for child in children() if child.pid not in self._running)
+        for process in descendants():
+            if process.pid not in self._running:
+                self._spared |= {process.session, process.pid}  # which may be about to begin a session of its own
 
-    def end_running(self, grace: float, then: Callable[[], None] = lambda: None) -> None:
+    def end_running(self, grace: float) -> None:
         """Ask all that runs to end, and kill what is left of it after `grace` seconds; 0 or less kills at once.
 
-        What commands have left behind ends with it, be it in a session of its own, unless it is spared. `then` is
-        called when nothing is left, or what is left cannot be killed.
+        What commands have left behind ends with it, be it in a session of its own, unless it is spared.
         """
         for attempt in self._running.values():
             attempt.interrupted = attempt.interrupted or not _has_ended(attempt.pid)
         ending = self._ending = self._ending or _Ending()
         ending.kill_at = min(ending.kill_at, time.monotonic() + max(0.0, grace))
-        ending.then.append(then)
         for owner, _, _ in ending.waiting:
             attempt = _Attempt(owner)
             attempt.interrupted = True
@@ -308,8 +322,13 @@ class Attempts:
 
         Outcomes that still waited for pipes are reported before.
         """
-        self._spared = {os.getsid(0)}
-        self.end_running(grace, partial(self._report_all, then))
+        if self._ending is not None:
+            self._ending.then.append(partial(self.end_lingering, grace, then))
+            return
+        self._spared = {os.getsid(0), _ELSEWHERE}
+        self._ending = _Ending()
+        self._ending.then.append(partial(self._report_all, then))
+        self.end_running(grace)
 
     def _report_all(self, then: Callable[[], None]) -> None:
         for attempt in list(self._unreported):
@@ -318,29 +337,39 @@ class Attempts:
         then()
 
     def _look(self, ending: _Ending) -> None:
-        """Signal what is to end and lives, and look again; or go on, if that has an end."""
+        """Signal what is to end and lives, and look again; or go on, if nothing does, or it cannot be ended."""
+        self._look_no_more(ending)
+        now = time.monotonic()
         groups = self._groups_to_end()
-        if not groups or ending.kills == KILLS:
+        if not groups or ending.in_vain >= KILLS or ending.kills >= MOST_KILLS:
             self._go_on(ending)
             return
-        now = time.monotonic()
+        pause = max(LOOK_PERIOD, (time.monotonic() - now) / LOOK_SHARE)
         if now < ending.kill_at:
             _signal_groups(groups - ending.asked, signal.SIGTERM)
             ending.asked |= groups
-            again = min(ending.pause, ending.kill_at - now)
+            pause = min(pause, ending.kill_at - now)
         else:
             _signal_groups(groups, signal.SIGKILL)
-            again = ending.pause if ending.kills else FIRST_LOOK
             ending.kills += 1
-        ending.pause = min(2 * again, LAST_LOOK)
-        if ending.timer is not None:
-            ending.timer.cancel()
-        ending.timer = self._loop.after(again, partial(self._look, ending))
+            ending.in_vain = ending.in_vain + 1 if groups == ending.left else 0
+            ending.left = groups
+        self._look_after(ending, pause)
+
+    def _look_after(self, ending: _Ending, seconds: float) -> None:
+        """Look again so many seconds from now, or earlier where that is due anyway."""
+        if ending.next_look is None or ending.next_look.when > self._loop.now() + seconds:
+            self._look_no_more(ending)
+            ending.next_look = self._loop.after(seconds, partial(self._look, ending))
+
+    @staticmethod
+    def _look_no_more(ending: _Ending) -> None:
+        if ending.next_look is not None:
+            ending.next_look.cancel()
+            ending.next_look = None
 
     def _go_on(self, ending: _Ending) -> None:
         self._ending = None
-        if ending.timer is not None:
-            ending.timer.cancel()
         for attempt in ending.ended:
             self._drain(attempt)
             self._ended(attempt)
@@ -350,11 +379,9 @@ class Attempts:
             step()
 
     def _groups_to_end(self) -> set[int]:
-        """Process groups of what runs, and of what was born to others and is ours because its parent has ended.
-
-        A child that has ended and was not reaped counts: what it began may have been passed over when it was not ours.
-        """
-        return {child.group for child in children() if child.session not in self._spared} | self._running.keys()
+        """Process groups of what runs, and of all below that or left behind by what has run."""
+        below = {process.group for process in descendants() if process.session not in self._spared}
+        return below | self._running.keys()
 
 
 def _has_ended(pid: int) -> bool:

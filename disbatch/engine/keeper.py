@@ -111,7 +111,7 @@ def _keep(engine: int, lease: Lease, on_killed: Callable[[], None]) -> NoReturn:
         else:
             _forward(engine, signal.SIGKILL if number == AT_ONCE else number)
     # What comes from now on stays blocked: the engine's pid may be another's.
-    kill_children()
+    kill_descendants()
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         with contextlib.suppress(Exception):  # whoever started this is told by its exit status, in any case
@@ -142,16 +142,16 @@ def _forward(engine: int, number: int) -> None:
         os.kill(engine, number)
 
 
-def kill_children() -> None:
-    """Kill every process below this one; orphans of those killed become children, and are killed in their turn.
+def kill_descendants() -> None:
+    """Kill every process below this one, also those that are begun meanwhile.
 
     Gives up after `PATIENCE` on what it may not kill: a command run as another user, a process stuck in the kernel.
     """
     deadline = time.monotonic() + PATIENCE
     while _reap() and time.monotonic() < deadline:
-        for child in children():
+        for process in descendants():
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(child.pid, signal.SIGKILL)
+                os.kill(process.pid, signal.SIGKILL)
         time.sleep(PAUSE)
 
 
@@ -166,41 +166,46 @@ def _reap() -> bool:
 
 
 @record
-class Child:
-    """A child of this process: its pid, its process group and its session."""
+class Process:
+    """A process: its pid, that of its parent, its process group and its session."""
 
     pid: int
+    parent: int
     group: int
     session: int
 
 
-def children() -> list[Child]:
-    """Children of this process, those that have ended and are not reaped yet included."""
+def descendants() -> list[Process]:
+    """All processes below this one; children that have ended and are not reaped yet count too.
+
+    What is below one of those when it is looked at, and is its parent's when that has ended, is not passed over.
+    """
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return []  # as is known without a look at every process of this machine
-    me = os.getpid()
-    children = []
+    below: dict[int, list[Process]] = {}
     for name in os.listdir("/proc"):
-        if name.isdigit():
-            parent, group, session = _family(name)
-            if parent == me:
-                children.append(Child(int(name), group, session))
-    return children
+        if name.isdigit() and (process := _process(name)) is not None:
+            below.setdefault(process.parent, []).append(process)
+    found = below.get(os.getpid(), [])
+    for process in found:  # which grows meanwhile
+        found += below.get(process.pid, ())
+    return found
 
 
 def parent_of(pid: int) -> int:
-    """Pid of the parent of any process; 0 if there is none, or no such process."""
-    return _family(str(pid))[0]
+    """Pid of the parent of a process that runs; 0 if there is none, or no such process."""
+    process = _process(str(pid), ended=False)
+    return 0 if process is None else process.parent
 
 
-def _family(pid: str) -> tuple[int, int, int]:
-    """Parent, process group and session of a process, 0 if there is none."""
+def _process(pid: str, *, ended: bool = True) -> Process | None:
+    """What is known of a process; unless `ended` is set none of one that has ended and waits to be reaped."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             # The second field is the program's name in brackets, which may hold anything, brackets too.
-            parent, group, session = map(int, stat.read().rpartition(b")")[2].split()[1:4])
+            state, parent, group, session = stat.read().rpartition(b")")[2].split()[:4]
     except (OSError, ValueError):
-        return 0, 0, 0
-    return parent, group, session
+        return None  # it has ended since it was listed
+    return Process(int(pid), int(parent), int(group), int(session)) if ended or state != b"Z" else None

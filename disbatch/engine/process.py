@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 TELLING_PATIENCE = 3.0
 """Seconds that connecting to the driver may take to the keeper of an engine that was killed."""
 
+KILLED_AFTER = 1.2
+"""How many graces after the end of a lease all has got its KILL for sure; the keeper gives one and a half."""
+
 STOP_LIMIT = 5.0
 """Seconds that STOP commands may take together when the driver is gone."""
 
@@ -144,7 +147,8 @@ class Engine:
     def _lapse(self) -> None:
         self._log.warning("the driver does not answer: what runs here is ended, as others may be given it")
         if self._service is not None:
-            self._service.end_all(self._grace, then=self._end_lease)
+            self._service.end_all(self._grace)
+            self._loop.after(KILLED_AFTER * self._grace, self._end_lease)
 
     def _end_lease(self) -> None:
         """Let the keeper wait no longer for what has been done, unless there is a lease again."""
@@ -156,8 +160,9 @@ class Engine:
         if self._service is None:
             self._ended = True
         else:
-            self._service.end_all(self._grace, then=self._end_lease)
+            self._service.end_all(self._grace)
             self._service.decide(roster.FinishAsked())
+            self._loop.after(KILLED_AFTER * self._grace, self._end_lease)
             self._loop.after(self._grace + STOP_LIMIT, partial(self._service.cancel, 0.0, stop_commands=False))
 
     def _told_to_end(self, number: signal.Signals) -> None:
@@ -234,6 +239,6 @@ def main(arguments: Sequence[str]) -> int:
     # A resource manager sends TERM more than once: the last may be for one who has done all that it asked for.
     signal.pthread_sigmask(signal.SIG_BLOCK, keeper.FORWARDED)
     loop.close()
-    keeper.kill_children()
+    keeper.kill_descendants()
     sys.stdout.flush()
     return 0

@@ -213,7 +213,8 @@ class Ranks:
             if rank.serves and not self._finishing:
                 self._employer.decide(roster.CylinderLost(place))
             self._answered(place)
-        owned = () if place is None else [((place, attempt.task), attempt) for attempt in rank.attempts.values()]
+        attempts, rank.attempts = rank.attempts, {}
+        owned = () if place is None else [((place, attempt.task), attempt) for attempt in attempts.values()]
         outcomes = [(owner, attempt.failed(return_code, reason, interrupted=interrupted)) for owner, attempt in owned]
         self._part_with(rank, outcomes, self._loop.now() + (0.0 if interrupted else CLEARING_PATIENCE))
 

@@ -90,6 +90,7 @@ class Service:
         self._report_later: Timer | None = None
         self._grace = GRACE
         self._children_ended = False
+        self._may_be_left = False
         self.has_left = False
         loop.on_signal(signal.SIGCHLD, self._note_children)
         self._roster = roster.Roster(cylinders[:possible], per_engine_tasks, settled=recruit is None)
@@ -97,6 +98,7 @@ class Service:
         self._to_leave = 1 if self._ranks is None else 2
         self._doubted: list[tuple[Owner, Outcome]] = []
         self._held: list[tuple[Owner, Outcome]] = []
+        """Recorded when this engine leaves, as it is about to: what a signal has left of them lives until then."""
         self._signalled_until = -math.inf
         self._perform(self._roster.begin())
 
@@ -105,19 +107,22 @@ class Service:
 
     def cancel(self, grace: float, *, stop_commands: bool) -> None:
         """End what runs, TERM first and KILL after `grace` seconds; then STOP commands where wanted; then leave."""
+        self._attempts.reap()  # what has ended by itself is none of that; START commands leave something to others
         self._grace = grace
         self.decide(roster.CancelAsked(stop_commands))
 
     def end_running(self, grace: float) -> None:
         """End what runs, as `cancel` does, and stay."""
+        self._attempts.reap()
         self._grace = grace
         self._end_running()
 
-    def end_all(self, grace: float, then: Callable[[], None]) -> None:
-        """End what runs, and return what waits; stay. `then` is called when nothing runs in this process any more."""
+    def end_all(self, grace: float) -> None:
+        """End what runs, and return what waits; stay."""
+        self._attempts.reap()
         self._grace = grace
         self.decide(roster.ReturnAsked())
-        self._end_running(then)
+        self._end_running()
 
     def decide(self, event: roster.Event) -> None:
         """Let the roster decide what follows from `event`, and do it."""
@@ -126,13 +131,18 @@ class Service:
     def command_ended(self, owner: Owner) -> None:
         """Take note that the bash has ended that was run for `owner`."""
         if isinstance(owner, PerEngineTask):
-            if owner.phase is Phase.START:
-                self._attempts.spare_what_is_left()
+            self._may_be_left |= owner.phase is Phase.START
+            self._spare_what_is_left()
             self.decide(roster.PerEngineTaskDone())
         else:
             cylinder, task = owner
             self._freed.add(task.task_id)
             self.decide(roster.CylinderFreed(cylinder))
+
+    def _spare_what_is_left(self) -> None:
+        """Let live what START commands have left behind; no task has run yet."""
+        if self._may_be_left:
+            self._attempts.spare_what_is_left()
 
     def outcome_known(self, owner: Owner, outcome: Outcome) -> None:
         """Take note of how it ended; nothing more will be known.
@@ -143,7 +153,7 @@ class Service:
         if self._ranks is None or outcome.interrupted:
             self._record(owner, outcome)
         elif self._loop.now() < self._signalled_until:
-            self._record_interrupted(owner, outcome)
+            self._held.append((owner, replace(outcome, interrupted=True)))
         else:
             self._doubted.append((owner, outcome))
             self._loop.after(DOUBT, partial(self._believe, 1))
@@ -154,17 +164,8 @@ class Service:
         It may be one to end at once, or one to end when the tasks have ended that live through it.
         """
         self._signalled_until = max(self._signalled_until, self._loop.now() + seconds)
-        doubted, self._doubted = self._doubted, []
-        for owner, outcome in doubted:
-            self._record_interrupted(owner, outcome)
-
-    def _record_interrupted(self, owner: Owner, outcome: Outcome) -> None:
-        """Record it, but not before this engine leaves, if it is to: what the signal has left of it is ended then."""
-        outcome = replace(outcome, interrupted=True)
-        if self._signalled_until < math.inf:
-            self._record(owner, outcome)
-        else:
-            self._held.append((owner, outcome))
+        self._held += [(owner, replace(outcome, interrupted=True)) for owner, outcome in self._doubted]
+        self._doubted.clear()
 
     def _believe(self, count: int) -> None:
         believed, self._doubted = self._doubted[:count], self._doubted[count:]
@@ -228,13 +229,15 @@ class Service:
                 self._leave()
 
     def _start(self, task: Task, cylinder: int) -> None:
+        self._spare_what_is_left()
+        self._may_be_left = False
         if self._ranks is not None and self._ranks.have(cylinder):
             self._ranks.start(task, cylinder)
         else:
             self._attempts.start((cylinder, task), task.command, self._environment.of_task(task, cylinder))
 
-    def _end_running(self, then: Callable[[], None] = lambda: None) -> None:
-        self._attempts.end_running(self._grace, then)
+    def _end_running(self) -> None:
+        self._attempts.end_running(self._grace)
         if self._ranks is not None:
             self._ranks.end_running(self._grace)
 
@@ -248,7 +251,8 @@ class Service:
     def _one_has_left(self) -> None:
         self._to_leave -= 1
         if not self._to_leave:
-            for owner, outcome in self._doubted + self._held:
+            self._believe(len(self._doubted))
+            for owner, outcome in self._held:
                 self._record(owner, outcome)
             self._report()
             self.has_left = True

@@ -310,13 +310,11 @@ def test_what_is_interrupted_is_reported_when_all_that_it_began_has_ended(
     bench.start("it", way, CHILD=child.decode(), PID=str(pid_file))
     bench.until_exists(pid_file)
     pid = int(pid_file.read_text())
-    there: list[bool] = []
-    bench.attempts.end_running(0.3, lambda: there.append(is_there(pid)))
+    bench.attempts.end_running(0.3)
     bench.until(lambda: "it" in bench.ended)
     assert not is_there(pid)
     bench.until(lambda: "it" in bench.outcomes)
     assert bench.outcomes["it"].interrupted
-    assert there == [False]
 
 
 def test_what_cannot_be_killed_is_not_waited_for_without_end(
@@ -339,6 +337,47 @@ def test_what_cannot_be_killed_is_not_waited_for_without_end(
         bench.attempts.end_running(0)
         bench.until(lambda: "it" in bench.ended)
     assert not has_ended(protected)
+
+
+def test_every_process_is_asked_at_once_not_only_those_whose_parents_have_ended(bench: Bench, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    child = "trap 'echo asked; exit' TERM; " + WRITES_ITS_PID.decode() + "while :; do sleep 0.01; done"
+    bench.start("it", b'trap : TERM; setsid bash -c "$CHILD"; exit 3', CHILD=child, PID=str(pid_file))
+    bench.until_exists(pid_file)
+    bench.attempts.end_running(60)
+    bench.until(lambda: "it" in bench.outcomes)
+    assert (bench.outcomes["it"].return_code, bench.outcomes["it"].out_snippet) == (3, b"asked\n")
+
+
+def test_what_is_left_ends_after_what_is_being_ended_and_the_spared_are_asked_then(
+    bench: Bench, tmp_path: Path
+) -> None:
+    server = b'trap \'echo asked > "$PID.told"; exit\' TERM; > "$PID.ready"; while :; do sleep 0.01; done'
+    left_behind(bench, server, tmp_path)
+    bench.until_exists(tmp_path / "pid.ready")
+    bench.attempts.spare_what_is_left()
+    pid_file = tmp_path / "stubborn"
+    bench.start("task", b'eval "$CHILD" & wait', CHILD=WILL_NOT_END.decode(), PID=str(pid_file))
+    bench.until_exists(pid_file)
+    then: list[bool] = []
+    bench.attempts.end_running(0.02)
+    bench.attempts.end_lingering(60, lambda: then.append(True))
+    bench.until(lambda: then)
+    assert bench.outcomes["task"].interrupted
+    assert (tmp_path / "pid.told").read_text() == "asked\n"
+
+
+def test_what_ends_by_itself_or_cannot_be_started_does_not_wait_for_an_end(bench: Bench, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    bench.start("itself", b"exit 3")
+    bench.start("it", b'eval "$CHILD" & wait', CHILD=TAKES_ITS_TIME.decode(), PID=str(pid_file))
+    bench.until_exists(pid_file)
+    bench.until(lambda: "itself" in bench.outcomes)
+    bench.attempts.end_running(10)
+    bench.start("too long", b"x" * (1 << 22))
+    bench.until(lambda: "too long" in bench.outcomes)
+    assert bench.outcomes["too long"].return_code == errno.E2BIG
+    assert bench.ended == ["itself", "it", "too long"]
 
 
 def test_what_is_spared_runs_on_until_all_that_is_left_ends(bench: Bench, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_when_the_engine_ends_nothing_that_it_left_behind_lives_on() -> None:
 
 
 def test_the_engine_can_kill_its_own_orphans() -> None:
-    with Kept(LEAVE_THREE_BEHIND + "task.wait(); keeper.kill_children(); print('done', flush=True)") as kept:
+    with Kept(LEAVE_THREE_BEHIND + "task.wait(); keeper.kill_descendants(); print('done', flush=True)") as kept:
         pids = kept.pids()
         assert kept.line() == "done"
         assert not any(map(exists, pids))
@@ -168,11 +168,11 @@ def test_signals_that_come_when_the_engine_has_ended_go_to_nobody() -> None:
 import os
 from disbatch.engine import keeper
 
-def kill_children():
+def kill_descendants():
     for number in (*keeper.FORWARDED, keeper.AT_ONCE):
         os.kill(os.getpid(), number)
 
-keeper.kill_children = kill_children
+keeper.kill_descendants = kill_descendants
 keeper._forward = lambda *_: print("forwarded", flush=True)
 keeper.fork_from_keeper()
 os._exit(7)
@@ -254,7 +254,7 @@ def test_nobody_is_told_of_a_lease_but_the_keeper() -> None:
     assert lease.end == 5.0
 
 
-TELL = "lambda: print('killed', os.getpid(), keeper.children(), flush=True)"
+TELL = "lambda: print('killed', os.getpid(), keeper.descendants(), flush=True)"
 
 
 def test_the_keeper_of_an_engine_that_was_killed_says_so_when_nothing_of_it_runs() -> None:
@@ -287,35 +287,38 @@ def child_with_a_confusing_name(tmp_path: Path) -> Iterator[int]:
 
 
 def test_children_are_found_whatever_their_names_are(child_with_a_confusing_name: int) -> None:
-    child = keeper.Child(child_with_a_confusing_name, os.getpgrp(), os.getsid(0))
-    assert child in keeper.children()
+    child = keeper.Process(child_with_a_confusing_name, os.getpid(), os.getpgrp(), os.getsid(0))
+    assert child in keeper.descendants()
 
 
 def test_a_process_has_a_parent_as_long_as_it_lives() -> None:
     process = subprocess.Popen(["sleep", "60"])
     alive = keeper.parent_of(process.pid)
     process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    unreaped = keeper.parent_of(process.pid)
     process.wait()
-    assert (alive, keeper.parent_of(process.pid)) == (os.getpid(), 0)
+    assert (alive, unreaped, keeper.parent_of(process.pid)) == (os.getpid(), 0, 0)
 
 
 def test_a_child_has_a_process_group_and_a_session() -> None:
     process = subprocess.Popen(["sleep", "60"], start_new_session=True)
-    children = keeper.children()
+    children = keeper.descendants()
     process.kill()
     process.wait()
-    assert keeper.Child(process.pid, process.pid, process.pid) in children
+    assert keeper.Process(process.pid, os.getpid(), process.pid, process.pid) in children
 
 
-def test_grandchildren_are_no_children() -> None:
-    process = subprocess.Popen(["bash", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE)
+def test_what_is_below_children_is_found_too() -> None:
+    process = subprocess.Popen(["bash", "-c", "setsid sleep 60 & echo $!; wait"], stdout=subprocess.PIPE)
     assert process.stdout is not None
     grandchild = int(process.stdout.readline())
-    children = [child.pid for child in keeper.children()]
+    found = {found.pid: found.parent for found in keeper.descendants()}
     os.kill(grandchild, signal.SIGKILL)
     process.communicate()
-    assert process.pid in children
-    assert grandchild not in children
+    assert found[process.pid] == os.getpid()
+    assert found[grandchild] == process.pid
+    assert os.getpid() not in found
 
 
 def test_killing_gives_up_on_what_may_not_be_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,8 +327,8 @@ def test_killing_gives_up_on_what_may_not_be_killed(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(keeper, "PATIENCE", 0.02)
     monkeypatch.setattr(keeper, "_reap", lambda: True)
-    monkeypatch.setattr(keeper, "children", lambda: [keeper.Child(4711, 4711, 4711)])
+    monkeypatch.setattr(keeper, "descendants", lambda: [keeper.Process(4711, os.getpid(), 4711, 4711)])
     monkeypatch.setattr(os, "kill", kill)
     begun = time.monotonic()
-    keeper.kill_children()
+    keeper.kill_descendants()
     assert 0.02 <= time.monotonic() - begun < DEADLINE

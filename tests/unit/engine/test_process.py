@@ -422,7 +422,7 @@ def test_a_signal_to_an_engine_that_has_left_does_not_make_it_fail(monkeypatch: 
     monkeypatch.setattr(process, "Engine", HasLeft)
     monkeypatch.setattr(keeper, "fork_from_keeper", lambda _: None)
     monkeypatch.setattr(descriptors, "keep_from_children", lambda: None)
-    monkeypatch.setattr(keeper, "kill_children", lambda: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(keeper, "kill_descendants", lambda: signal.raise_signal(signal.SIGTERM))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         assert process.main(["--run=/run", "--kvs=driver:1", "--label=L", "--node=n", "--rank=0"]) == 0

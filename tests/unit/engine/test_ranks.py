@@ -340,6 +340,19 @@ def test_what_a_rank_had_is_lost_when_its_keeper_has_ended_all_of_it(bench: Benc
     assert bench.outcome_of((1, task(0))).return_code == -signal.SIGKILL
 
 
+def test_a_task_too_large_for_its_rank_is_told_of_once_though_the_rank_goes_meanwhile(bench: Bench) -> None:
+    bench.begin()
+    rank = bench.serving(1)
+    bench.ranks.start(task(0, b"x" * (1 << 20)), 1)
+    rank.socket.close()
+    bench.ranks._lost(bench.ranks._at[1], "it has gone")
+    bench.settle()
+    outcomes = [told for told in bench.told if isinstance(told, tuple) and isinstance(told[1], Outcome)]
+    assert len(outcomes) == 1
+    assert bench.told[0] == CylinderLost(1)
+    assert (1, task(0)) not in bench.told
+
+
 def test_a_keeper_that_cannot_end_it_is_not_waited_for_without_end(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,12 +150,10 @@ def test_what_runs_can_be_ended_without_that_it_leaves(bench: Bench) -> None:
 def test_all_that_runs_can_be_ended_and_what_waits_returned_without_that_it_leaves(bench: Bench) -> None:
     service = bench.begin(range(1))
     service.decide(TasksCame((task(0, b"exec sleep 60"), task(1))))
-    then: list[bool] = []
-    service.end_all(0.0, lambda: then.append(True))
+    service.end_all(0.0)
     assert bench.said[-1] == TasksReturned(RANK, (1,))
     bench.until(lambda: outcomes(bench.said))
     assert outcomes(bench.said)[0].interrupted
-    assert then
     service.decide(TasksCame((task(2),)))
     bench.until(lambda: 2 in outcomes(bench.said))
     assert not service.has_left
@@ -314,6 +312,14 @@ def test_an_end_around_a_signal_is_its_work_and_reported_when_nothing_of_it_is_l
     assert reported(bench) == {0: True, 1: True, 2: True, 3: True}
 
 
+def leave(bench: Bench) -> None:
+    bench.service.decide(CylindersSettled())
+    bench.service.decide(FinishAsked())
+    bench.until(lambda: bench.ranks.to_finish)
+    bench.ranks.to_finish[0]()
+    bench.until(lambda: bench.service.has_left)
+
+
 def test_after_a_signal_that_lets_tasks_go_on_a_failure_is_one_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,10 +329,12 @@ def test_after_a_signal_that_lets_tasks_go_on_a_failure_is_one_again(
     bench.service.signalled(0.0)
     bench.service.outcome_known((1, task(1)), failed(1))
     bench.until(lambda: 1 in outcomes(bench.said))
-    assert reported(bench) == {0: True, 1: False}
+    assert reported(bench) == {1: False}
     bench.service.signalled(60.0)
     bench.service.signalled(0.0)
     bench.service.outcome_known((1, task(2)), failed(2))
+    assert reported(bench) == {1: False}
+    leave(bench)
     assert reported(bench) == {0: True, 1: False, 2: True}
 
 
@@ -340,9 +348,54 @@ def test_where_tasks_get_no_signal_with_their_engine_an_end_is_their_own(bench: 
 def test_who_leaves_reports_what_it_doubts(bench: Bench) -> None:
     bench.begin(range(1), with_ranks=True)
     bench.service.outcome_known((0, task(0)), failed(0))
-    bench.service.decide(CylindersSettled())
-    bench.service.decide(FinishAsked())
-    bench.until(lambda: bench.ranks.to_finish)
-    bench.ranks.to_finish[0]()
-    bench.until(lambda: bench.service.has_left)
+    leave(bench)
     assert reported(bench) == {0: False}
+
+
+def test_what_was_reported_at_the_end_is_not_believed_once_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DOUBT", 0.01)
+    bench.begin(range(1), with_ranks=True)
+    leave(bench)
+    over: list[bool] = []
+    bench.loop.after(0.05, lambda: over.append(True))
+    bench.service.outcome_known((0, task(0)), failed(0))
+    bench.service._one_has_left()
+    bench.until(lambda: over)
+    bench.service.end_turn()
+    reports = [report for message in bench.said if isinstance(message, TasksEnded) for report in message.reports]
+    assert [report.task_id for report in reports] == [0]
+
+
+def test_what_a_start_command_leaves_is_there_after_a_cancel_that_comes_with_its_end(
+    bench: Bench, tmp_path: Path
+) -> None:
+    file = tmp_path / "pid"
+    leaves = f"sleep 60 >&- 2>&- & echo $! > {file}".encode()
+    stop = f"kill -0 $(cat {file}) && echo there".encode()
+    start, last = PerEngineTask(Phase.START, 0, 1, leaves), PerEngineTask(Phase.STOP, 0, 2, stop)
+    service = bench.begin(range(1), start, last)
+    (pid,) = service._attempts._running
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    service.cancel(10.0, stop_commands=True)
+    bench.until(lambda: service.has_left)
+    ended = [message for message in bench.said if isinstance(message, PerEngineTaskEnded)]
+    assert ended[-1].outcome.out_snippet == b"there\n"
+    assert not os.path.exists(f"/proc/{file.read_text().strip()}")
+
+
+def test_a_server_that_start_commands_leave_may_take_its_time_to_begin_a_session(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    server = f"(sleep 0.1; exec setsid sleep 60) >&- 2>&- & echo $! > {file}".encode()
+    service = bench.begin(range(1), PerEngineTask(Phase.START, 0, 1, server))
+    bench.until(lambda: EngineReady(RANK, 1) in bench.said)
+    pid = int(file.read_text())
+    service.decide(TasksCame((task(0, b"exec sleep 60"),)))
+    deadline = bench.loop.now() + TURN
+    while os.getsid(pid) != pid:
+        assert bench.loop.now() < deadline
+    service.end_running(10.0)
+    bench.until(lambda: outcomes(bench.said))
+    assert os.getsid(pid) == pid
+    service.decide(FinishAsked())
+    bench.until(lambda: service.has_left)
+    assert not os.path.exists(f"/proc/{pid}")
