@@ -294,6 +294,11 @@ class Attempts:
 
     # Ending.
 
+    @property
+    def are_running(self) -> bool:
+        """Whether any command's bash runs."""
+        return bool(self._running)
+
     def spare_what_is_left(self) -> None:
         """Let what commands have left behind up to now live, as others may need it, until `end_lingering`."""
         for process in descendants():

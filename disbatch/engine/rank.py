@@ -13,7 +13,7 @@ import time
 from disbatch import messages
 from disbatch.engine import link, roster
 from disbatch.engine.environment import TaskEnvironment
-from disbatch.engine.service import GRACE, Service, enter, send_rest
+from disbatch.engine.service import DOUBT, GRACE, Service, enter, send_rest
 from disbatch.errors import DisbatchError
 from disbatch.joining import open_log
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
@@ -117,8 +117,13 @@ class Rank:
             self._cancel()
 
     def _told_to_drain(self) -> None:
-        """Take no notice: the engine has got the signal too, and ends this process when it has drained."""
+        """Go on: the engine has got the signal too, and ends this process when it has drained.
+
+        A task may have died of it, and have left something behind; one that lives through it goes on.
+        """
         self._log.info("place %d: got SIGUSR1", self._place)
+        if self._service is not None:
+            self._loop.after(DOUBT, self._service.end_leftovers)
 
     def _cancel(self) -> None:
         if self._service is None:

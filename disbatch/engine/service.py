@@ -45,6 +45,9 @@ GRACE = 3.0
 DOUBT = 0.25
 """Seconds until an outcome is believed where a resource manager that ends a job signals its tasks with their engine."""
 
+CLEARING = 1.0
+"""Seconds beyond the grace in which what a command has left behind is gone, also in the other processes."""
+
 FAREWELL_LIMIT = 5.0
 """Seconds that the last reports may take to be sent."""
 
@@ -98,7 +101,7 @@ class Service:
         self._to_leave = 1 if self._ranks is None else 2
         self._doubted: list[tuple[Owner, Outcome]] = []
         self._held: list[tuple[Owner, Outcome]] = []
-        """Recorded when this engine leaves, as it is about to: what a signal has left of them lives until then."""
+        """How those ended that a signal has interrupted: recorded when what it has left of them has been ended."""
         self._signalled_until = -math.inf
         self._perform(self._roster.begin())
 
@@ -161,11 +164,25 @@ class Service:
     def signalled(self, seconds: float = math.inf) -> None:
         """Learn that somebody has sent this engine a signal, and perhaps its tasks too: in the next `seconds` at most.
 
-        It may be one to end at once, or one to end when the tasks have ended that live through it.
+        It may be one to end at once, or one to end when the tasks have ended that live through it. What died of it is
+        reported when what it has left behind has been ended.
         """
         self._signalled_until = max(self._signalled_until, self._loop.now() + seconds)
         self._held += [(owner, replace(outcome, interrupted=True)) for owner, outcome in self._doubted]
         self._doubted.clear()
+        if self._ranks is not None and seconds < math.inf:
+            self._loop.after(seconds, self.end_leftovers)
+            self._loop.after(seconds + GRACE + CLEARING, self._record_held)
+
+    def end_leftovers(self) -> None:
+        """End what the command has left behind that a signal has ended here, in the one cylinder that there is."""
+        if not self._attempts.are_running:
+            self._attempts.end_running(GRACE)
+
+    def _record_held(self) -> None:
+        held, self._held = self._held, []
+        for owner, outcome in held:
+            self._record(owner, outcome)
 
     def _believe(self, count: int) -> None:
         believed, self._doubted = self._doubted[:count], self._doubted[count:]
@@ -252,8 +269,7 @@ class Service:
         self._to_leave -= 1
         if not self._to_leave:
             self._believe(len(self._doubted))
-            for owner, outcome in self._held:
-                self._record(owner, outcome)
+            self._record_held()
             self._report()
             self.has_left = True
 

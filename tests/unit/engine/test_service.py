@@ -324,18 +324,53 @@ def test_after_a_signal_that_lets_tasks_go_on_a_failure_is_one_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "DOUBT", 0.01)
+    monkeypatch.setattr(module, "CLEARING", 0.05 - module.GRACE)
     bench.begin(range(2), with_ranks=True)
     bench.service.outcome_known((1, task(0)), failed(0))
     bench.service.signalled(0.0)
     bench.service.outcome_known((1, task(1)), failed(1))
     bench.until(lambda: 1 in outcomes(bench.said))
     assert reported(bench) == {1: False}
+    bench.until(lambda: 0 in outcomes(bench.said))
     bench.service.signalled(60.0)
     bench.service.signalled(0.0)
     bench.service.outcome_known((1, task(2)), failed(2))
-    assert reported(bench) == {1: False}
+    assert reported(bench) == {0: True, 1: False}
     leave(bench)
     assert reported(bench) == {0: True, 1: False, 2: True}
+
+
+def test_what_a_command_left_that_died_of_such_a_signal_is_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "CLEARING", 0.5 - module.GRACE)
+    file = tmp_path / "pid"
+    bench.begin(range(1), with_ranks=True)
+    bench.service.decide(CylindersSettled())
+    bench.service.decide(TasksCame((task(0, f"setsid sleep 60 >&- 2>&- & echo $! > {file}; kill -USR1 $$".encode()),)))
+    bench.service.signalled(0.1)
+    bench.until(lambda: outcomes(bench.said))
+    assert reported(bench) == {0: True}
+    bench.until(lambda: not os.path.exists(f"/proc/{file.read_text().strip()}"))
+
+
+def test_a_command_that_lives_through_such_a_signal_keeps_what_it_has(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "CLEARING", 0.1 - module.GRACE)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    command = f"setsid sleep 60 >&- 2>&- & read go < {gate}; kill $! && echo there"
+    bench.begin(range(1), with_ranks=True)
+    bench.service.decide(CylindersSettled())
+    bench.service.decide(TasksCame((task(0, command.encode()),)))
+    over: list[bool] = []
+    bench.service.signalled(0.01)
+    bench.loop.after(0.2, lambda: over.append(True))
+    bench.until(lambda: over)
+    gate.write_text("go\n")
+    bench.until(lambda: outcomes(bench.said))
+    assert (outcomes(bench.said)[0].out_snippet, outcomes(bench.said)[0].interrupted) == (b"there\n", False)
 
 
 def test_where_tasks_get_no_signal_with_their_engine_an_end_is_their_own(bench: Bench) -> None:
