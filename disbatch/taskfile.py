@@ -95,6 +95,7 @@ class TaskParser:
         self._per_engine_ids = dict.fromkeys(Phase, 0)
         self._ended = False
         self._stopped = False
+        self._fed = 0
 
     @property
     def hungry(self) -> bool:
@@ -111,6 +112,21 @@ class TaskParser:
         return self._ended and not self._waiting
 
     @property
+    def unread(self) -> float:
+        """Tasks in what was fed and is to be taken still: about, as nobody has looked at those lines yet."""
+        lines = len(self._lines) + sum(block.count(b"\n") for block in self._blocks)
+        return lines * self._tasks_per_line + (len(self._repeat.numbers) if self._repeat else 0)
+
+    @property
+    def tasks_per_byte(self) -> float:
+        """How many tasks there were in what was fed until now, for each of its bytes; about, as `unread`."""
+        return (self._next_id + self.unread) / self._fed if self._fed else 0.0
+
+    @property
+    def _tasks_per_line(self) -> float:
+        return self._next_id / self._stream_index if self._stream_index else 1.0
+
+    @property
     def _waiting(self) -> bool:
         return bool(self._lines or self._blocks or self._repeat)
 
@@ -120,6 +136,7 @@ class TaskParser:
             return
         if self._ended:
             raise ValueError("fed after the end")
+        self._fed += len(data)
         if self._submissions:
             self._blocks.append(data)
             return

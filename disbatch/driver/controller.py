@@ -54,17 +54,27 @@ class Counts:
     """Figures of a run so far, in tasks.
 
     Among `failed` are per-engine commands too, and skipped tasks that had failed in an earlier run, which
-    `failed_earlier` counts alone.
+    `failed_earlier` counts alone. `lost` are attempts that ended with their engine, `rerun` all that were not the last
+    of their task.
     """
 
     def __init__(
-        self, finished: int = 0, failed: int = 0, skipped: int = 0, interrupted: int = 0, failed_earlier: int = 0
+        self,
+        finished: int = 0,
+        failed: int = 0,
+        skipped: int = 0,
+        interrupted: int = 0,
+        failed_earlier: int = 0,
+        lost: int = 0,
+        rerun: int = 0,
     ) -> None:
         self.finished = finished
         self.failed = failed
         self.skipped = skipped
         self.interrupted = interrupted
         self.failed_earlier = failed_earlier
+        self.lost = lost
+        self.rerun = rerun
 
     @property
     def in_words(self) -> str:
@@ -81,12 +91,28 @@ class Counts:
         return ", ".join(parts)
 
 
+class Use:
+    """What became of the cylinders of a run: seconds that they were there, each for itself, and that tasks took."""
+
+    def __init__(self) -> None:
+        self.offered = 0.0
+        self.taken = 0.0
+        self._since: float | None = None
+
+    def passed(self, cylinders: int, clock: float) -> None:
+        """Take note that there were so many cylinders until then (monotonic, s)."""
+        if self._since is not None:
+            self.offered += cylinders * (clock - self._since)
+        self._since = clock
+
+
 class Controller:
     """Decides, from the first item of the task list to the end of the run."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.counts = Counts()
+        self.use = Use()
         self.fleet = Fleet()
         self.phase = RunPhase.WORKING
         self.can_be_resumed = True
@@ -99,7 +125,8 @@ class Controller:
         self._membership = Membership(settings, self.fleet, self._commands.append, self._take_back_from)
         self._now = self._clock = 0.0
         self._backlog: deque[Item] = deque()
-        self._outstanding: dict[int, tuple[Task, Engine]] = {}
+        self._outstanding: dict[int, tuple[Task, Engine, float]] = {}
+        """Tasks that engines have, each with when it was given (s since the epoch)."""
         self._losses: dict[int, int] = {}
         """How often tasks were lost with their engine that were, and have not ended."""
         self._new: dict[int, list[Task]] = {}
@@ -142,6 +169,7 @@ class Controller:
             return []
         self._now, self._clock = now, clock
         self._membership.clock = clock
+        self.use.passed(self.fleet.cylinders, clock)
         self._handlers[type(event)](event)
         if isinstance(event, messages.FromEngine):
             self._note_heard(event.engine_rank)
@@ -152,6 +180,28 @@ class Controller:
     def list_ended(self) -> bool:
         """Whether the task list has been read to its end."""
         return self._list_ended
+
+    @property
+    def waiting(self) -> int:
+        """How many of the tasks that were read wait to be started, here or at an engine."""
+        held = sum(max(0, engine.wanting_cylinders - engine.cylinders) for engine in self.fleet.listening)
+        return sum(isinstance(item, Task) for item in self._backlog) + held
+
+    def running(self, rank: int | None = None) -> list[tuple[float, int, Task]]:
+        """Tasks that run now, as far as is known here: since when (s since the epoch), where (rank), and what.
+
+        On the engine of that rank, or on all.
+        """
+        if rank is None:
+            engines = list(self.fleet.listening)
+        else:
+            engine = self.fleet.engine(rank)
+            engines = [] if engine is None else [engine]
+        return [
+            (self._outstanding[task_id][2], engine.rank, self._outstanding[task_id][0])
+            for engine in engines
+            for task_id in engine.running
+        ]
 
     @property
     def exit_status(self) -> int:
@@ -246,7 +296,7 @@ class Controller:
             self._membership.want()
             return False
         context = self.fleet.give(engine, task.task_id, self._clock)
-        self._outstanding[task.task_id] = (task, engine)
+        self._outstanding[task.task_id] = (task, engine, self._now)
         self._new.setdefault(engine.rank, []).append(task)
         self._dismiss_if_used_up(context)
         return True
@@ -335,7 +385,7 @@ class Controller:
     def _tasks_ended(self, event: messages.TasksEnded) -> None:
         interrupted = []
         for report in event.reports:
-            task, engine = self._outstanding.get(report.task_id, (None, None))
+            task, engine, _ = self._outstanding.get(report.task_id, (None, None, None))
             if task is None or engine is None or engine.rank != event.engine_rank:
                 continue  # it has been given to another engine since, whose report will count
             del self._outstanding[report.task_id]
@@ -346,6 +396,8 @@ class Controller:
                 return_code = outcome.return_code or LOST
                 self._record(task, engine, replace(outcome, interrupted=False, return_code=return_code))
             elif outcome.interrupted and self.phase is RunPhase.WORKING:
+                self.use.taken += outcome.elapsed
+                self.counts.rerun += 1
                 interrupted.append(_next_attempt(task))
             else:
                 self._record(task, engine, outcome)
@@ -354,6 +406,7 @@ class Controller:
 
     def _record(self, task: Task, engine: Engine, outcome: Outcome) -> None:
         self._losses.pop(task.task_id, None)
+        self.use.taken += outcome.elapsed
         self._write_down(events.RecordTask(task, engine.node, outcome, abandoned=outcome.interrupted))
         if outcome.interrupted:
             self.counts.interrupted += 1
@@ -418,7 +471,10 @@ class Controller:
             for task in tasks:
                 self._record_lost(task, engine, "disbatch: lost with its engine, not run again (--no-requeue)")
             return []
-        begun = set() if engine.on_purpose else set(engine.begun)
+        begun = set(engine.begun)
+        self.counts.lost += len(begun)
+        if engine.on_purpose:
+            begun.clear()
         kept = []
         for task in tasks:
             losses = self._losses.get(task.task_id, 0) + (task.task_id in begun)
@@ -432,6 +488,7 @@ class Controller:
                 if losses:
                     self._losses[task.task_id] = losses
                 kept.append(_next_attempt(task))
+        self.counts.rerun += len(kept)
         return kept
 
     def _record_lost(self, task: Task, engine: Engine, why: str) -> None:
@@ -530,7 +587,7 @@ class Controller:
             self._exit_status = ExitStatus.FAILED
         self.phase = RunPhase.ENDED
         if not self._settings.requeue:  # what was not heard of again may have begun
-            for task, engine in self._outstanding.values():
+            for task, engine, _ in self._outstanding.values():
                 self._record_lost(task, engine, "disbatch: lost with its engine, not run again (--no-requeue)")
         self._do(events.EndRun(self.exit_status, complete=complete))
 

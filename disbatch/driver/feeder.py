@@ -137,6 +137,17 @@ class Feeder:
         self._watching = False
         self._can_wait = _can_be_waited_for(descriptor)
 
+    @property
+    def unread(self) -> float | None:
+        """Tasks that are still to be read, about; None of a pipe, whose end nobody knows."""
+        if self._can_wait:
+            return None
+        try:
+            left = os.fstat(self._descriptor).st_size - os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        except OSError:
+            return None
+        return self._parser.unread + max(0, left) * self._parser.tasks_per_byte
+
     def read(self, limit: int) -> None:
         """Tell of at most `limit` further items, of fewer when the list ends or a pipe has no more for now."""
         self._limit = limit

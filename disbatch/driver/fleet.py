@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from enum import Enum, auto
+from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -135,9 +136,14 @@ class Engine:
 
     @property
     def begun(self) -> list[int]:
-        """Tasks that it has begun, as far as is known here: those given first, and that no others wait behind them."""
-        needing = [task_id for task_id in self.tasks if task_id not in self.lingering]
-        return [*self.lingering, *needing[: self.cylinders]]
+        """Tasks that it has begun, as far as is known here."""
+        return [*self.lingering, *self.running]
+
+    @property
+    def running(self) -> list[int]:
+        """Tasks that need a cylinder and have one, as far as is known here: those given first; others wait behind."""
+        needing = (task_id for task_id in self.tasks if task_id not in self.lingering)
+        return list(islice(needing, self.cylinders))
 
     @property
     def can_hear(self) -> bool:

@@ -74,7 +74,7 @@ class DriverLoop:
         loop: EventLoop,
         controller: Controller,
         recorder: Recorder,
-        job: str,
+        run: snapshot.Run,
         own_context: OwnContext,
         log: Log,
         tell: Callable[[str], None],
@@ -83,7 +83,8 @@ class DriverLoop:
         self._loop = loop
         self._controller = controller
         self._clerk = Clerk(loop, recorder, self._tell_user, on_recorded, self._held_back, self._written)
-        self._job = job
+        self._job = run.job
+        self._run = run
         self._own_context = own_context
         self._log = log
         self._complaints = Complaints(log.warning, loop.now)
@@ -124,6 +125,7 @@ class DriverLoop:
         self._correspondence = Correspondence(self._job, self._server)
         self._server.listen(messages.driver_key(self._job), self._message_came)
         self._server.listen(messages.orders_key(self._job), self._order_came)
+        self._server.answer(messages.RUNNING_KEYS, wire.JSON, self._running)
         self._open(OwnStore(self._server))
 
     def use_store(self, connected: socket.socket, replacing: socket.socket, where: str) -> None:
@@ -219,9 +221,18 @@ class DriverLoop:
             return
         import json  # noqa: PLC0415 - a run that is over before it first posts its state need not wait for that
 
-        state = json.dumps(snapshot.state(self._controller, time.time())).encode()
+        unread = None if self._feeder is None else self._feeder.unread
+        state = json.dumps(snapshot.state(self._run, self._controller, unread, time.time())).encode()
         for store in self._stores:
             store.replace(messages.STATE_KEY, wire.JSON, state)
+
+    def _running(self, key: bytes) -> bytes:
+        """What runs now, for one who looks under that key."""
+        import json  # noqa: PLC0415 - as above
+
+        rank = key.removeprefix(messages.RUNNING_KEYS + b" ")
+        of_one = int(rank) if rank.isdigit() else None
+        return json.dumps(snapshot.running(self._controller, of_one, time.time())).encode()
 
     # Events.
 

@@ -19,6 +19,7 @@ from disbatch.driver.events import Settings
 from disbatch.driver.feeder import Feeder
 from disbatch.driver.loop import DriverLoop, OwnContext
 from disbatch.driver.membership import OWN_TOKEN
+from disbatch.driver.snapshot import Run
 from disbatch.driver.submissions import Submissions
 from disbatch.driver.taskcommand import TaskCommand
 from disbatch.errors import DisbatchError, ExitStatus
@@ -83,7 +84,8 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
     if mail is not None:
         recorded.listeners.append(mail.recorded)
     context = _own_context(asked, beginning)
-    driver = DriverLoop(loop, controller, recorder, files.job, context, log, tell, recorded)
+    run = Run(files.job, __version__, os.uname().nodename, time.time())
+    driver = DriverLoop(loop, controller, recorder, run, context, log, tell, recorded)
     command: TaskCommand | None = None
     end: EndRun | None = None
     exit_status: int = ExitStatus.FAILED

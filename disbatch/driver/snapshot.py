@@ -6,9 +6,11 @@ seconds since the epoch.
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
 from disbatch.driver.fleet import EngineStage
+from disbatch.records import record
 
 if TYPE_CHECKING:
     from disbatch.driver.controller import Controller
@@ -24,14 +26,40 @@ _STATUS = {
 }
 
 
-def state(controller: Controller, now: float) -> dict[str, Any]:
-    """All that there is to know of a run, in builtin types that JSON has."""
+MOST_RUNNING = 1000
+"""Tasks that are told of those that run now, at most: those that run for longest."""
+
+_MOST_TEXT = 200
+"""Characters of a command that are told."""
+
+
+@record
+class Run:
+    """What is known of a run from its beginning: its name, the version of its driver, where it runs, and since when."""
+
+    job: str
+    version: str
+    host: str
+    started: float
+
+
+def state(run: Run, controller: Controller, unread: float | None, now: float) -> dict[str, Any]:
+    """All that there is to know of a run, in builtin types that JSON has.
+
+    `unread` is how many tasks are still to be read, None if nobody knows.
+    """
     fleet, counts = controller.fleet, controller.counts
+    active = sum(_active(engine) for engine in fleet.engines)
+    known = counts.finished + counts.skipped + counts.interrupted + active + controller.waiting
     return {
+        "job": run.job,
+        "version": run.version,
+        "host": run.host,
+        "started": run.started,
         "more": "No more tasks." if controller.list_ended else "More tasks.",
         "barriers": controller.barriers_passed,
         "currentReturnCode": controller.exit_status,
-        "activeCylinders": sum(_active(engine) for engine in fleet.engines),
+        "activeCylinders": active,
         "contexts": {context.rank: _context(context, fleet) for context in fleet.contexts},
         "engines": {engine.rank: _engine(engine) for engine in fleet.engines},
         "time": now,
@@ -41,6 +69,36 @@ def state(controller: Controller, now: float) -> dict[str, Any]:
         "failed": counts.failed,
         "skipped": counts.skipped,
         "interrupted": counts.interrupted,
+        "failed_earlier": counts.failed_earlier,
+        "lost": counts.lost,
+        "rerun": counts.rerun,
+        "waiting": controller.waiting,
+        "total": known if controller.list_ended else None if unread is None else known + round(unread),
+        "total_is_exact": controller.list_ended,
+        "seconds_offered": controller.use.offered,
+        "seconds_taken": controller.use.taken,
+    }
+
+
+def running(controller: Controller, rank: int | None, now: float) -> dict[str, Any]:
+    """What runs now, on the engine of that rank or on all, in builtin types that JSON has."""
+    found = controller.running(rank)
+    told = nsmallest(MOST_RUNNING, found, key=lambda task: task[0])
+    return {
+        "time": now,
+        "tasks": [
+            {
+                "task": task.task_id,
+                "line": task.stream_index,
+                "repeat": task.repeat_index,
+                "attempt": task.attempt,
+                "engine": engine,
+                "since": since,
+                "command": task.command[: 4 * _MOST_TEXT].decode(errors="replace")[:_MOST_TEXT],
+            }
+            for since, engine, task in told
+        ],
+        "more": len(found) - len(told),
     }
 
 
@@ -76,6 +134,7 @@ def _engine(engine: Engine) -> dict[str, Any]:
         "finished": engine.finished,
         "start": engine.came,
         "status": _STATUS[engine.stage],
+        "cut": engine.cut,
         "last": engine.heard,
     }
 

@@ -60,6 +60,10 @@ class Submissions:
         self._done = False
         store.get(SIGN_IN[0], self._sign_in)
 
+    @property
+    def unread(self) -> None:
+        """How many tasks are still to come: nobody knows."""
+
     def read(self, limit: int) -> None:
         """Tell of at most `limit` further items as soon as there is one, or none will come."""
         self._limit = limit

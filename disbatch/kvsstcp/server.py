@@ -190,6 +190,7 @@ class Server:
         self._complaints = Complaints(log, clock)
         self._complaints_of_strangers = Complaints(log, clock)  # or they could silence what there is to say of others
         self._store: Store[_Client] = Store(store_limit)
+        self._answers: list[tuple[bytes, bytes, Callable[[bytes], bytes]]] = []
         self._unfinished = 0
         self._connections: dict[int, _Connection] = {}
         self._strangers: dict[_Connection, float] = {}  # to deadline; in the order of both
@@ -247,6 +248,13 @@ class Server:
         """
         listener = _Listener(key, handler)
         self._perform(self._store.get(listener, key), None)
+
+    def answer(self, keys: bytes, tag: bytes, answer: Callable[[bytes], bytes]) -> None:
+        """From now on a view of a key that begins with `keys` gets what `answer(key)` returns then; nobody puts there.
+
+        For what costs something to make, and is looked at now and then.
+        """
+        self._answers.append((keys, tag, answer))
 
     def expire(self, now: float) -> float | None:
         """End connections that took too long to prove themselves, and look after strangers again when that is due.
@@ -491,7 +499,7 @@ class Server:
             self._perform(self._store.get(connection, request.key), None)
         elif isinstance(request, View):
             _refuse_reserved(request.key)
-            self._perform(self._store.view(connection, request.key), None)
+            self._perform(self._answered(connection, request.key) or self._store.view(connection, request.key), None)
         elif isinstance(request, Monitor):
             self._refuse_too_much(request.monitor_key, request.key)
             self._store.monitor(request.monitor_key, request.key, request.events)
@@ -501,6 +509,13 @@ class Server:
             self._end(connection)
         elif isinstance(request, Down):
             self._on_down()
+
+    def _answered(self, connection: _Connection, key: bytes) -> list[Delivery[_Client]]:
+        """The delivery of what is made anew for each view, if that key is one of those."""
+        for keys, tag, answer in self._answers:
+            if key.startswith(keys):
+                return [Delivery(connection, key, tag, answer(key), taken=False)]
+        return []
 
     def _refuse_too_much(self, key: bytes, value: bytes) -> None:
         _refuse_reserved(key)

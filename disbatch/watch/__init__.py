@@ -1,0 +1,1 @@
+"""What all share that look at a run from outside: the terminal's progress, the monitor, the web page."""
