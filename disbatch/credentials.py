@@ -17,7 +17,7 @@ class Credentials:
     engine: bytes
     """Of contexts and engines, which take tasks and report: they put to the driver, and get what is put for them."""
     operator: bytes
-    """Of those who may also stop what runs: they view the state of the run, and put orders."""
+    """Of those who may also see and stop what runs: they view the state of the run and its commands, and put orders."""
     program: bytes
     """Of programs that share the store, and may submit tasks: whatever is not between the processes of the run."""
     observer: bytes
@@ -26,14 +26,16 @@ class Credentials:
 
 def rights(credentials: Credentials, run: str) -> dict[bytes, Rights]:
     """What each secret gives the right to in the store of `run` (its job id)."""
-    state = Keys(messages.STATE_KEY, begin=(messages.RUNNING_KEYS,))
+    state = Keys(messages.STATE_KEY)
     private = messages.own_keys(run)
     shared = Keys(begin=(b"",), but=(private, messages.STATE_KEY, messages.RUNNING_KEYS))
     return {
         credentials.engine: Rights(
             put=Keys(messages.driver_key(run)), get=Keys(begin=(messages.context_keys(run), messages.engine_keys(run)))
         ),
-        credentials.operator: Rights(view=state, put=Keys(messages.orders_key(run))),
+        credentials.operator: Rights(
+            view=Keys(messages.STATE_KEY, begin=(messages.RUNNING_KEYS,)), put=Keys(messages.orders_key(run))
+        ),
         credentials.program: Rights(
             put=shared, get=shared, view=Keys(begin=(b"",), but=(private,)), monitor=True, dump=True
         ),

@@ -33,7 +33,7 @@ STATE_KEY = b"DisBatch status"
 """Where the driver posts the state of the run; from the documentation of the existing tool."""
 
 RUNNING_KEYS = b"DisBatch running"
-"""What runs now, told to each who looks: in the whole run, or with a blank and its rank behind it on one engine."""
+"""What runs now, made anew for each who looks: in the whole run, or with a blank and a rank behind it on one engine."""
 
 _UNDECODABLE = "surrogateescape"
 """How text holds bytes that are no UTF-8: file names, and with them a run's name, may have some."""

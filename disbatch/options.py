@@ -320,6 +320,14 @@ class DriverOptions(ContextOptions):
         path=True,
         help="where the run's files go: a directory, or a path whose last component begins their names (default: .)",
     )
+    progress: str = option(
+        "--progress",
+        default="auto",
+        choices=("auto", "on", "off"),
+        group=OTHER,
+        help="show how far the run is: on a terminal as a line at its bottom, elsewhere as a plain line now and then "
+        "(auto), or every ten seconds (on) (default: auto)",
+    )
     resume_from: tuple[str, ...] = option(
         "-r",
         "--resume-from",

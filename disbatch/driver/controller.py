@@ -467,12 +467,12 @@ class Controller:
 
     def _without_failed(self, engine: Engine, tasks: list[Task]) -> list[Task]:
         """Further attempts at those of the lost tasks that may have one; the others are recorded."""
+        begun = set(engine.begun)
+        self.counts.lost += len(begun)
         if not self._settings.requeue:
             for task in tasks:
                 self._record_lost(task, engine, "disbatch: lost with its engine, not run again (--no-requeue)")
             return []
-        begun = set(engine.begun)
-        self.counts.lost += len(begun)
         if engine.on_purpose:
             begun.clear()
         kept = []

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from disbatch.driver.controller import Controller
+    from disbatch.driver.display import Display
     from disbatch.driver.feeder import Feeder
     from disbatch.driver.recorder import Recorder
     from disbatch.driver.store import PublicStore
@@ -66,7 +67,8 @@ class OwnContext:
 class DriverLoop:
     """Joins the controller of a run with everything around it.
 
-    `on_recorded` gets the lines of each turn that has any, once they are in the status file; it must not block.
+    `on_recorded` gets the lines of each turn that has any, once they are in the status file; it must not block. Nor may
+    `display`, which gets the state of the run whenever that is posted.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class DriverLoop:
         log: Log,
         tell: Callable[[str], None],
         on_recorded: Callable[[Sequence[bytes]], None] | None = None,
+        display: Display | None = None,
     ) -> None:
         self._loop = loop
         self._controller = controller
@@ -89,6 +92,7 @@ class DriverLoop:
         self._log = log
         self._complaints = Complaints(log.warning, loop.now)
         self._tell = tell
+        self._display = display
         self._server: Server | None = None
         self._stores: list[PublicStore] = []
         self._publisher = Publisher(loop, self._publish)
@@ -199,6 +203,8 @@ class DriverLoop:
         deadline = self._loop.now() + PAUSE_NOTICE
         while (left := deadline - self._loop.now()) > 0:
             self._loop.turn(left)
+        if self._display is not None:
+            self._display.hide()
         self._loop.stop()
         self._perform(self._controller.handle(events.PauseEnded(), time.time(), self._loop.now()))
 
@@ -222,9 +228,12 @@ class DriverLoop:
         import json  # noqa: PLC0415 - a run that is over before it first posts its state need not wait for that
 
         unread = None if self._feeder is None else self._feeder.unread
-        state = json.dumps(snapshot.state(self._run, self._controller, unread, time.time())).encode()
+        state = snapshot.state(self._run, self._controller, unread, time.time())
+        if self._display is not None:
+            self._display.show(state)
+        posted = json.dumps(state).encode()
         for store in self._stores:
-            store.replace(messages.STATE_KEY, wire.JSON, state)
+            store.replace(messages.STATE_KEY, wire.JSON, posted)
 
     def _running(self, key: bytes) -> bytes:
         """What runs now, for one who looks under that key."""

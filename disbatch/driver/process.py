@@ -15,6 +15,7 @@ from disbatch.credentials import rights
 from disbatch.driver import address, ending
 from disbatch.driver.beginning import begin, own_address, remove, write
 from disbatch.driver.controller import Controller
+from disbatch.driver.display import Display
 from disbatch.driver.events import Settings
 from disbatch.driver.feeder import Feeder
 from disbatch.driver.loop import DriverLoop, OwnContext
@@ -85,7 +86,8 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
         recorded.listeners.append(mail.recorded)
     context = _own_context(asked, beginning)
     run = Run(files.job, __version__, os.uname().nodename, time.time())
-    driver = DriverLoop(loop, controller, recorder, run, context, log, tell, recorded)
+    display = Display(loop, asked.progress)
+    driver = DriverLoop(loop, controller, recorder, run, context, log, tell, recorded, display)
     command: TaskCommand | None = None
     end: EndRun | None = None
     exit_status: int = ExitStatus.FAILED
@@ -112,6 +114,7 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
         for path in (files.kvs_address, files.observer):
             remove(path)  # whoever comes from now on finds that the run is done
         driver.close()
+        display.close()
         complete = end is not None and end.complete
         all_recorded = ending.close(recorder, files.status, None if complete else beginning.earlier)
         loop.close()

@@ -40,7 +40,10 @@ class Observer:
         return parse_state(text) if tag == JSON else None
 
     def running(self, engine: int | None = None) -> tuple[tuple[RunningTask, ...], int]:
-        """What runs on the engine of that rank, or in the whole run: those that run for longest, and how many more."""
+        """What runs on the engine of that rank, or in the whole run: those that run for longest, and how many more.
+
+        For operators: the store ends the connection of an observer who asks for it.
+        """
         key = messages.RUNNING_KEYS if engine is None else messages.RUNNING_KEYS + b" %d" % engine
         return parse_running(self._view(key)[1])
 

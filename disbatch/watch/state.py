@@ -129,7 +129,11 @@ class RunningTask:
 
 def parse_state(text: bytes) -> RunState:
     """State that a driver has posted; raises `StateError` for anything else."""
-    found = _object(text)
+    return read_state(_object(text))
+
+
+def read_state(found: Mapping[str, Any]) -> RunState:
+    """State that a driver has posted, out of its JSON; raises `StateError`."""
     try:
         return _run(found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import shlex
 import signal
 import subprocess
@@ -14,10 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.support import AFTER_KILL, CHECKOUT, DISBATCH, PATIENCE, eventually, finish, read_status
+from tests.e2e.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tests.e2e.support import Workplace
 
 SIGNALS = pytest.mark.parametrize(
@@ -327,35 +325,6 @@ def test_a_lost_terminal_ends_a_run(work: Workplace) -> None:
 
 
 # By a key on a terminal.
-
-
-class Terminal:
-    """disbatch, or another program, on a terminal of its own: its session has it as its controlling one."""
-
-    def __init__(self, work: Workplace, *arguments: str, program: Sequence[str] = DISBATCH) -> None:
-        self.pid, self._descriptor = pty.fork()
-        if self.pid == 0:  # pragma: no cover - the child
-            os.chdir(work.directory)
-            os.execvpe(program[0], [*program, *arguments], work.environment)  # noqa: S606 - no shell is wanted
-        self.output = b""
-
-    def type(self, key: bytes) -> None:
-        """Press a key."""
-        os.write(self._descriptor, key)
-
-    def read_until(self, text: bytes) -> None:
-        """Read what it says up to and with some text."""
-        while text not in self.output:
-            self.output += os.read(self._descriptor, 4096)
-
-    def end(self) -> int:
-        """Read the rest; the exit status."""
-        with suppress(OSError):  # Linux's way of saying that the other end is closed
-            while data := os.read(self._descriptor, 4096):
-                self.output += data
-        os.close(self._descriptor)
-        _, status = os.waitpid(self.pid, 0)
-        return os.waitstatus_to_exitcode(status)
 
 
 CTRL_C = b"\x03"

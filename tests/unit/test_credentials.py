@@ -13,12 +13,14 @@ RUN = "my run"
 SECRETS = Credentials(b"engine", b"operator", b"program", b"observer")
 
 STATE = messages.STATE_KEY
+RUNNING = messages.RUNNING_KEYS
+OF_ENGINE = RUNNING + b" 3"
 DRIVER, ORDERS = messages.driver_key(RUN), messages.orders_key(RUN)
 ENGINE, CONTEXT = (messages.member_key(RUN, name) for name in ("engine 3", "context f00d"))
 OWN = messages.own_keys(RUN)
 OTHER_RUN = messages.member_key("another run", "engine 3")
 OF_PROGRAMS = (*SIGN_IN, b"tasks", b"results done tasks", b"a barrier", b"", b"disbatch", OTHER_RUN)
-KEYS = (STATE, DRIVER, ORDERS, ENGINE, CONTEXT, OWN, *OF_PROGRAMS)
+KEYS = (STATE, RUNNING, OF_ENGINE, DRIVER, ORDERS, ENGINE, CONTEXT, OWN, *OF_PROGRAMS)
 
 
 def monitor(key: bytes, under: bytes = b"records") -> Monitor:
@@ -38,13 +40,13 @@ REQUESTS: tuple[Request, ...] = (
 
 ALLOWED: dict[str, set[Request]] = {
     "observer": {View(STATE), Close()},
-    "operator": {View(STATE), Put(ORDERS, ASTR, b"value"), Close()},
+    "operator": {View(STATE), View(RUNNING), View(OF_ENGINE), Put(ORDERS, ASTR, b"value"), Close()},
     "engine": {Put(DRIVER, ASTR, b"value"), Get(ENGINE), Get(CONTEXT), Close()},
     "program": {
         *(Put(key, ASTR, b"value") for key in OF_PROGRAMS),
         *(Get(key) for key in OF_PROGRAMS),
-        *(View(key) for key in (STATE, *OF_PROGRAMS)),
-        *(monitor(key) for key in (STATE, *OF_PROGRAMS) if key),
+        *(View(key) for key in (STATE, RUNNING, OF_ENGINE, *OF_PROGRAMS)),
+        *(monitor(key) for key in (STATE, RUNNING, OF_ENGINE, *OF_PROGRAMS) if key),
         *(monitor(b"tasks", under) for under in OF_PROGRAMS),
         Dump(),
         Close(),

@@ -87,6 +87,7 @@ DRIVER_OPTIONS: list[tuple[list[str], str, object]] = [
     (["--fail-fast"], "fail_fast", True),
     (["--force-resume"], "force_resume", True),
     (["--insecure-kvs"], "insecure_kvs", True),
+    (["--progress", "on"], "progress", "on"),
     (["--no-encryption"], "no_encryption", True),
     (["--logfile", "my.log"], "log_file", "my.log"),
     (["--loglevel", "DEBUG"], "log_level", "DEBUG"),

@@ -58,6 +58,11 @@ PURE = {
     "engine/environment.py",
     "line.py",
     "snippet.py",
+    "watch/state.py",
+    "watch/pace.py",
+    "watch/notices.py",
+    "watch/words.py",
+    "progress/line.py",
 }
 """Files that decide and do nothing: their clock, files, randomness and environment come in as arguments."""
 
@@ -259,9 +264,11 @@ SHOWING_TIMES = {
     "driver/beginning.py": "the name of a run",
     "driver/loop.py": "lines of barriers, and the posted state",
     "driver/mail.py": "the date of a mail",
+    "driver/process.py": "since when the run goes on, in its posted state",
     "engine/attempts.py": "lines of tasks",
     "engine/ranks.py": "lines of tasks",
     "log.py": "lines of the log",
+    "progress/screen.py": "for how long the run has gone on",
 }
 """Files that ask for the time of day, and what for: it is shown to people, and decides nothing."""
 

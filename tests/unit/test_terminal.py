@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from disbatch.terminal import tell
+from disbatch import terminal
+from disbatch.terminal import print_line, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,3 +37,14 @@ def test_a_terminal_that_has_gone_disturbs_nothing(
 ) -> None:
     monkeypatch.setattr(sys, "stderr", terminal())
     tell("still there?")
+
+
+def test_who_draws_on_the_same_terminal_may_print_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    taken: list[str] = []
+    terminal.hand_over(taken.append)
+    tell("first")
+    print_line("at once")
+    terminal.take_back()
+    tell("last")
+    assert taken == ["first"]
+    assert capsys.readouterr().err == "disbatch: at once\ndisbatch: last\n"

@@ -182,6 +182,31 @@ def test_no_more_of_a_file_is_read_than_is_needed(bench: Bench) -> None:
     assert os.lseek(descriptor, 0, os.SEEK_CUR) == one_chunk, "it was read from although lines were left"
 
 
+def test_how_many_tasks_are_unread_is_known_about_and_in_the_end_exactly(bench: Bench) -> None:
+    feeder = bench.feed(b"".join(b"command number %06d\n" % number for number in range(20_000)))
+    assert feeder.unread == 0, "nothing was read that tells how long a line is"
+    feeder.read(10)
+    assert feeder.unread == pytest.approx(19_990, rel=0.01)
+    bench.told.clear()
+    bench.read_everything(feeder)
+    assert feeder.unread == 0
+
+
+def test_what_a_repeat_is_to_give_is_unread(bench: Bench) -> None:
+    feeder = bench.feed(b"#DISBATCH REPEAT 100 command\n")
+    feeder.read(10)
+    assert feeder.unread == 90
+
+
+def test_nobody_knows_how_much_a_pipe_holds_nor_what_a_lost_file_did(bench: Bench) -> None:
+    feeder, pipe = bench.feed_from_pipe()
+    pipe.write(b"a\n")
+    assert feeder.unread is None
+    lost = bench.feed(b"a\n")
+    os.close(bench.descriptors.pop())
+    assert lost.unread is None
+
+
 def test_a_repeat_of_a_thousand_million_is_given_out_as_it_is_asked_for(bench: Bench) -> None:
     feeder = bench.feed(b"#DISBATCH REPEAT 1000000000 true\n")
     for beginning in (0, 50):

@@ -20,6 +20,7 @@ from disbatch.driver.controller import Controller
 from disbatch.driver.feeder import Feeder
 from disbatch.driver.loop import FAREWELL_LIMIT, PAUSE_NOTICE, DriverLoop, OwnContext
 from disbatch.driver.recorder import Recorder
+from disbatch.driver.snapshot import Run
 from disbatch.errors import DisbatchError
 from disbatch.eventloop import EventLoop, Timer
 from disbatch.kvsstcp.rights import EVERYTHING
@@ -128,6 +129,8 @@ class Book:
 class Source:
     """Stands for the feeder."""
 
+    unread = None
+
     def __init__(self, house: House) -> None:
         self.house = house
 
@@ -155,6 +158,7 @@ class Store:
         self.ask_to_end = on_down
         self.log = log
         self.listeners: dict[bytes, Callable[[bytes, bytes, int | None], None]] = {}
+        self.answers: dict[bytes, tuple[bytes, Callable[[bytes], bytes]]] = {}
         self.ended: set[int] = set()
         self.turns_until_sent = 0
         self.closed = False
@@ -162,6 +166,9 @@ class Store:
 
     def listen(self, key: bytes, handler: Callable[[bytes, bytes, int | None], None]) -> None:
         self.listeners[key] = handler
+
+    def answer(self, keys: bytes, tag: bytes, answer: Callable[[bytes], bytes]) -> None:
+        self.answers[keys] = (tag, answer)
 
     def replace(self, key: bytes, tag: bytes, value: bytes) -> None:
         self.house.did("replace", key, tag, value)
@@ -239,9 +246,28 @@ class Press:
         self.closed = True
 
 
-def state_of(controller: object, now: float) -> dict[str, object]:
+def state_of(run: Run, controller: object, unread: float | None, now: float) -> dict[str, object]:
     """Stand for the state of a run."""
-    return {"of": type(controller).__name__, "time": now}
+    return {"job": run.job, "of": type(controller).__name__, "unread": unread, "time": now}
+
+
+def running_of(controller: object, rank: int | None, now: float) -> dict[str, object]:
+    """Stand for what runs."""
+    return {"of": type(controller).__name__, "rank": rank, "time": now}
+
+
+class Display:
+    """Stands for what the user sees."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.shown: list[object] = []
+
+    def show(self, state: object) -> None:
+        self.shown.append(state)
+
+    def hide(self) -> None:
+        self.house.did("hide")
 
 
 class Log:
@@ -283,6 +309,8 @@ class House:
         monkeypatch.setattr(loop_file, "Server", self._make_store)
         monkeypatch.setattr(loop_file, "Publisher", self._make_press)
         monkeypatch.setattr("disbatch.driver.snapshot.state", state_of)
+        monkeypatch.setattr("disbatch.driver.snapshot.running", running_of)
+        self.display = Display(self)
         monkeypatch.setattr(loop_file, "Launched", lambda *given, **named: Child(self, *given, **named))
         monkeypatch.setattr(descriptors, "make_room", self._make_room)
 
@@ -311,11 +339,12 @@ class House:
             self._event_loop,
             controller or cast("Controller", self.script),
             recorder or cast("Recorder", self.book),
-            JOB,
+            Run(JOB, "1.0", "host", 1.0),
             own_context,
             cast(Any, Log(self)),
             lambda text: self.did("tell", text),
             lambda lines: self.did("recorded", *lines) if self.is_listened_to else None,
+            cast(Any, self.display),
         )
         self.driver.serve(cast("socket.socket", "the listening socket"), SECRETS)
         if forget:
@@ -884,9 +913,10 @@ def test_a_driver_that_is_to_stop_tells_everybody_before_and_afterwards(house: H
     house.happens(lambda: house.did("sent"))  # in a turn that is taken for it
     house.happens(lambda: setattr(house.loop, "clock", house.loop.clock + PAUSE_NOTICE))
     house.run()
-    assert [what for what in house.done if what[0] in ("put", "sent", "stop")] == [
+    assert [what for what in house.done if what[0] in ("put", "sent", "hide", "stop")] == [
         put_for_engine(4, pauses.message),
         ("sent",),
+        ("hide",),
         ("stop",),
         put_for_engine(4, goes_on.message),
     ]
@@ -1009,7 +1039,7 @@ def test_what_is_for_programs_goes_into_the_store_that_they_share(house: House, 
     assert house.all("put") == [(messages.member_key(JOB, messages.engine_name(1)), message)]
 
 
-STATE = json.dumps({"of": "Script", "time": NOW}).encode()
+STATE = json.dumps({"job": JOB, "of": "Script", "unread": None, "time": NOW}).encode()
 POSTED = (b"DisBatch status", b"JSON", STATE)
 NOT_YET = (b"DisBatch status", b"ASTR", b"<Starting...>")
 
@@ -1029,6 +1059,14 @@ def test_whatever_happens_makes_the_posted_state_old(house: House) -> None:
 def test_the_state_is_posted_as_json(house: House) -> None:
     house.press.post()
     assert house.replaced == [POSTED]
+    assert house.display.shown == [json.loads(STATE)], "the user sees the same"
+
+
+@pytest.mark.parametrize(("key", "rank"), [(b"", None), (b" 17", 17), (b" x", None), (b"x", None)])
+def test_who_looks_is_told_what_runs_just_then(house: House, key: bytes, rank: int | None) -> None:
+    tag, answer = house.store.answers[messages.RUNNING_KEYS]
+    assert tag == b"JSON"
+    assert json.loads(answer(messages.RUNNING_KEYS + key)) == {"of": "Script", "rank": rank, "time": NOW}
 
 
 def test_the_state_is_posted_in_both_stores_and_at_the_end_where_it_outlives_the_run(

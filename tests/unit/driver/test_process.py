@@ -15,7 +15,7 @@ import pytest
 from disbatch import __version__, options
 from disbatch.arguments import parse
 from disbatch.credentials import Credentials, rights
-from disbatch.driver import address, beginning, events, letter, mail, process
+from disbatch.driver import address, beginning, events, letter, mail, process, snapshot
 from disbatch.driver.membership import OWN_TOKEN
 from disbatch.driver.process import LAST_TRIES
 from disbatch.driver.recorder import Recorder
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from disbatch.driver.controller import Controller
+    from disbatch.driver.display import Display
     from disbatch.driver.feeder import Feeder
     from disbatch.driver.letter import Digest, Letter
     from disbatch.driver.loop import OwnContext
@@ -81,17 +82,20 @@ class Run:
         loop: EventLoop,
         controller: Controller,
         recorder: Recorder,
-        job: str,
+        run: snapshot.Run,
         own_context: OwnContext,
         log: Log,
         tell: Callable[[str], None],
         on_recorded: process._Recorded,
+        display: Display,
     ) -> None:
         self.bench = bench
         self.loop = loop
         self.controller = controller
         self.recorder = recorder
-        self.job = job
+        self.run_state = run
+        self.job = run.job
+        self.display = display
         self.own_context = own_context
         self.log = log
         self.tell = tell

@@ -8,20 +8,27 @@ import pytest
 from disbatch import messages
 from disbatch.driver import events
 from disbatch.driver.fleet import EngineStage
-from disbatch.driver.snapshot import state
+from disbatch.driver.snapshot import MOST_RUNNING, Run, running, state
+from disbatch.tasks import Task
 from tests.unit.driver.examples import context_came
 from tests.unit.driver.play import TOKEN, Play, barrier, play, skipped, task, tasks
 
+RUN = Run("Tasks_1", "1.0", "here", 5.0)
 
-def state_of(run: Play) -> dict[str, Any]:
+
+def state_of(run: Play, unread: float | None = None) -> dict[str, Any]:
     """What a program reads that gets the state as JSON."""
-    made: dict[str, Any] = json.loads(json.dumps(state(run.controller, run.now)))
+    made: dict[str, Any] = json.loads(json.dumps(state(RUN, run.controller, unread, run.now)))
     return made
 
 
 def test_a_run_that_has_just_begun() -> None:
     made = state_of(Play())
     assert made == {
+        "job": "Tasks_1",
+        "version": "1.0",
+        "host": "here",
+        "started": 5.0,
         "more": "More tasks.",
         "barriers": 0,
         "currentReturnCode": 0,
@@ -35,6 +42,14 @@ def test_a_run_that_has_just_begun() -> None:
         "failed": 0,
         "skipped": 0,
         "interrupted": 0,
+        "failed_earlier": 0,
+        "lost": 0,
+        "rerun": 0,
+        "waiting": 0,
+        "total": None,
+        "total_is_exact": False,
+        "seconds_offered": 0.0,
+        "seconds_taken": 0.0,
     }
 
 
@@ -94,6 +109,7 @@ def test_engines_by_rank_with_what_they_did() -> None:
             "finished": 2,
             "start": 10.0,
             "status": "running",
+            "cut": False,
             "last": 20.0,
         }
     }
@@ -162,3 +178,121 @@ def test_a_run_that_is_cut_short() -> None:
     run.happens(events.SignalCame("SIGTERM", 143))
     made = state_of(run)
     assert (made["phase"], made["currentReturnCode"]) == ("stopping", 143)
+
+
+# How far it is
+
+
+def test_how_many_tasks_there_are_is_estimated_until_the_list_has_been_read() -> None:
+    run = Play()
+    run.reads(*tasks(*range(10)), skipped(10), barrier(11), ended=False)
+    run.engines(2)
+    run.ends(0, 0)
+    made = state_of(run, unread=100.4)
+    assert (made["waiting"], made["activeCylinders"], made["finished"], made["skipped"]) == (7, 2, 1, 0)
+    assert (made["total"], made["total_is_exact"]) == (110, False)
+    assert state_of(run)["total"] is None
+    run.reads()
+    made = state_of(run, unread=100.4)
+    assert (made["total"], made["total_is_exact"]) == (10, True)
+
+
+def test_what_waits_at_an_engine_waits() -> None:
+    run = play(*tasks(*range(40)), cylinders=[1])
+    run.ends(0, 0, elapsed=0.001)
+    assert len(run.given[0]) > 2
+    assert state_of(run)["waiting"] == 38
+    assert state_of(run)["total"] == 40
+
+
+def test_lost_and_interrupted_attempts_are_counted() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[1, 2])
+    run.is_lost(1)
+    run.ends(0, 0, interrupted=True)
+    made = state_of(run)
+    assert (made["lost"], made["rerun"]) == (2, 3)
+
+
+def test_attempts_that_fail_for_good_with_their_engine_are_lost_and_not_rerun() -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1], requeue=False)
+    run.is_lost(1)
+    made = state_of(run)
+    assert (made["lost"], made["rerun"], made["failed"]) == (1, 0, 1)
+
+
+def test_places_are_there_from_an_engine_s_coming_to_its_end_and_taken_while_tasks_run() -> None:
+    run = Play()
+    run.reads(*tasks(0, 1, 2))
+    run.clock = 100.0
+    run.engines(2)
+    run.clock = 110.0
+    run.ends(0, 0, elapsed=9.0)
+    run.clock = 115.0
+    run.ends(0, 1, elapsed=14.0, return_code=1)
+    run.clock = 120.0
+    run.is_lost(0)
+    run.clock = 1000.0
+    run.happens(events.SilenceToBeJudged())
+    made = state_of(run)
+    assert (made["seconds_offered"], made["seconds_taken"]) == (40.0, 23.0)
+
+
+# What runs
+
+
+def running_of(run: Play, rank: int | None = None) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(json.dumps(running(run.controller, rank, run.now)))
+    return made
+
+
+def test_what_runs_is_told_since_when_and_where() -> None:
+    run = Play()
+    run.now = 10.0
+    run.reads(*tasks(0, 1, 2, 3))
+    run.engines(1, 2)
+    run.now = 20.0
+    run.ends(0, 0)
+    made = running_of(run)
+    assert (made["time"], made["more"]) == (20.0, 0)
+    assert [(one["task"], one["engine"], one["since"]) for one in made["tasks"]] == [
+        (1, 1, 10.0),
+        (2, 1, 10.0),
+        (3, 0, 20.0),
+    ]
+    assert made["tasks"][0] == {
+        "task": 1,
+        "line": 2,
+        "repeat": -1,
+        "attempt": 1,
+        "engine": 1,
+        "since": 10.0,
+        "command": "command 1",
+    }
+    assert [one["task"] for one in running_of(run, 0)["tasks"]] == [3]
+    assert running_of(run, 17)["tasks"] == []
+
+
+def test_what_waits_at_an_engine_or_has_left_its_place_does_not_run() -> None:
+    run = play(*tasks(*range(40)), cylinders=[1])
+    run.ends(0, 0, elapsed=0.001)
+    run.happens(messages.CylindersFreed(0, (run.given[0][1],)))
+    assert [one["task"] for one in running_of(run)["tasks"]] == [run.given[0][2]]
+
+
+def test_of_many_those_are_told_that_run_for_longest() -> None:
+    run = Play()
+    run.reads(*tasks(*range(MOST_RUNNING + 7)))
+    run.now = 50.0
+    run.engines(MOST_RUNNING + 2)
+    run.now = 40.0
+    run.engines(5, token="u")
+    made = running_of(run)
+    assert (len(made["tasks"]), made["more"]) == (MOST_RUNNING, 7)
+    assert [one["engine"] for one in made["tasks"][:6]] == [1, 1, 1, 1, 1, 0]
+
+
+def test_of_a_long_command_the_beginning_is_told_whatever_its_bytes_are() -> None:
+    run = Play()
+    run.reads(Task(0, 1, -1, b"\xff" + "\u00e9".encode() * 5000))
+    run.engines(1)
+    assert running_of(run)["tasks"][0]["command"] == "\ufffd" + "\u00e9" * 199

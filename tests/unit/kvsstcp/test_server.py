@@ -222,6 +222,20 @@ def test_replace_leaves_the_last_value_alone(house: House) -> None:
     assert house.server.take(b"k") is None
 
 
+def test_a_key_may_be_answered_anew_for_each_view_while_others_are_as_ever(house: House) -> None:
+    asked: list[bytes] = []
+
+    def answer(key: bytes) -> bytes:
+        asked.append(key)
+        return b"%d" % len(asked)
+
+    house.server.answer(b"made", ASTR, answer)
+    client = house.client(encode_view(b"made") + encode_view(b"made of") + put(b"mad", b"plain") + encode_view(b"mad"))
+    assert house.hear(client) == astr(b"1") + astr(b"2") + astr(b"plain")
+    assert asked == [b"made", b"made of"]
+    assert house.server.take(b"made") is None, "nothing of it is kept"
+
+
 def test_a_large_value_reaches_a_waiting_get_without_stopping_others(house: House) -> None:
     slow = house.client(encode_get(b"k"))
     house.server.put(b"k", ASTR, LARGE)

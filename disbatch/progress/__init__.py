@@ -1,0 +1,1 @@
+"""How far a run is, on the terminal that runs it."""

@@ -1,0 +1,213 @@
+"""The line at the bottom of the terminal that tells how far a run is, and what is told to its user above it.
+
+A thread of its own writes both: a terminal that takes nothing - Ctrl-S, a window that hangs - stops that, and not the
+run. Where there is no terminal it writes a plain line now and then. It must not know what the figures mean.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from disbatch import terminal
+from disbatch.progress import line
+from disbatch.watch.notices import notices
+from disbatch.watch.pace import Pace
+from disbatch.watch.state import read_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import TextIO
+
+    from disbatch.watch.state import RunState
+
+    class Writer(Protocol):
+        """Gets the figures of a run onto something."""
+
+        pause: float
+        """Seconds until it wants to `show` them again."""
+
+        def tell(self, text: str) -> None:
+            """Write what the user is told."""
+
+        def show(self, state: RunState, pace: Pace, news: Sequence[str]) -> None:
+            """Write the figures, and what has happened since the last time."""
+
+        def clear(self) -> None:
+            """Leave nothing of them that is not to stay."""
+
+
+PERIOD = 0.5
+"""Seconds between two drawings of the line on a terminal."""
+
+FIRST_LINE, LAST_LINE = 60.0, 900.0
+"""Seconds until the first plain line, and between two of a run that goes on for long: each pause is twice the last."""
+
+LINES_ASKED_FOR = 10.0
+"""Seconds between two plain lines of a user who wants to see progress anywhere."""
+
+LAST_PATIENCE = 2.0
+"""Seconds that the terminal may take to take the last of it."""
+
+
+class Screen:
+    """Shows how far a run is, from `begin` to `end`; meanwhile it also takes what is told to the user.
+
+    `make_writer` is called in the thread that writes, and may take its time.
+    """
+
+    def __init__(self, make_writer: Callable[[], Writer]) -> None:
+        self._make_writer = make_writer
+        self._state: Mapping[str, Any] | None = None
+        self._told: queue.SimpleQueue[Callable[[Writer], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def begin(self) -> None:
+        """Show something from now on."""
+        terminal.hand_over(self._tell)
+        self._thread.start()
+
+    def show(self, state: Mapping[str, Any]) -> None:
+        """Show this, as `driver.snapshot` makes it, the next time."""
+        self._state = state
+
+    def hide(self) -> None:
+        """Take the line away, until the next time; when this returns it has gone, or the terminal is stuck."""
+        gone = threading.Event()
+
+        def clear(writer: Writer) -> None:
+            writer.clear()
+            gone.set()
+
+        self._told.put(clear)
+        gone.wait(LAST_PATIENCE)
+
+    def end(self) -> None:
+        """Show nothing more, when all that was told has been written or the terminal does not take it."""
+        self._told.put(None)
+        self._thread.join(LAST_PATIENCE)
+        terminal.take_back()
+
+    def _tell(self, text: str) -> None:
+        self._told.put(lambda writer: writer.tell(text))
+
+    # In the thread.
+
+    def _run(self) -> None:
+        writer = self._make_writer()
+        pace = Pace()
+        if self._state is not None:
+            pace.note(time.monotonic(), read_state(self._state).ended)
+        before: RunState | None = None
+        due = time.monotonic() + writer.pause
+        while True:
+            try:
+                todo = self._told.get(timeout=max(0.0, due - time.monotonic()))
+            except queue.Empty:
+                before = self._show(writer, pace, before)
+                due = time.monotonic() + writer.pause
+                continue
+            with suppress(OSError, ValueError):  # a terminal that has gone
+                if todo is None:
+                    writer.clear()
+                    return
+                todo(writer)
+
+    def _show(self, writer: Writer, pace: Pace, before: RunState | None) -> RunState | None:
+        posted = self._state
+        if posted is None:
+            return before
+        state = read_state(posted)
+        pace.note(time.monotonic(), state.ended)
+        with suppress(OSError, ValueError):
+            writer.show(state, pace, notices(state if before is None else before, state))
+        return state
+
+
+class Lines:
+    """A line of plain words now and then, for a log."""
+
+    def __init__(self, first: float = FIRST_LINE, last: float = LAST_LINE) -> None:
+        self.pause = first
+        self._last = last
+
+    @staticmethod
+    def tell(text: str) -> None:
+        """See `Writer`."""
+        terminal.print_line(text)
+
+    def show(self, state: RunState, pace: Pace, _news: Sequence[str]) -> None:
+        """See `Writer`; the figures tell all that a log needs."""
+        terminal.print_line(line.sentence(state, pace, time.time()))
+        self.pause = min(2 * self.pause, self._last)
+
+    def clear(self) -> None:
+        """See `Writer`: a line of a log stays."""
+
+
+class Bar:
+    """One line on a terminal, drawn anew in its place; what is told stands above it.
+
+    Only while this program is in the foreground there: in the background it would write into what its user types.
+    """
+
+    pause = PERIOD
+
+    def __init__(self, stream: TextIO) -> None:
+        from disbatch.progress.drawing import Drawing  # noqa: PLC0415 - rich takes long to import
+
+        self._stream = stream
+        self._drawing = Drawing(stream)
+        self._is_drawn = False
+
+    def tell(self, text: str) -> None:
+        """See `Writer`; the next drawing brings the line back."""
+        self.clear()
+        terminal.print_line(text)
+
+    def show(self, state: RunState, pace: Pace, news: Sequence[str]) -> None:
+        """See `Writer`."""
+        for text in news:
+            self.tell(text)
+        if self._is_in_foreground():
+            self._stream.write(f"\r{self._drawing.of(state, pace)}\x1b[K")
+            self._stream.flush()
+            self._is_drawn = True
+
+    def clear(self) -> None:
+        """See `Writer`."""
+        if self._is_drawn and self._is_in_foreground():
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+        self._is_drawn = False
+
+    def _is_in_foreground(self) -> bool:
+        try:
+            return os.tcgetpgrp(self._stream.fileno()) == os.getpgrp()
+        except OSError:
+            return False
+
+
+def screen_for(wish: str) -> Screen:
+    """What a user sees who wants progress shown `auto`matically, or `on` wherever he looks."""
+    if _can_draw():
+        return Screen(_bar)
+    return Screen(partial(Lines, LINES_ASKED_FOR, LINES_ASKED_FOR) if wish == "on" else Lines)
+
+
+def _can_draw() -> bool:
+    """Whether standard error is a terminal on which a line can be drawn in the place of another."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown", "")
+
+
+def _bar() -> Writer:
+    try:
+        return Bar(sys.stderr)
+    except ImportError:
+        return Lines()

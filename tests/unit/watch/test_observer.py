@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from disbatch import joining, messages
+from disbatch.errors import DriverUnreachableError
+from disbatch.kvsstcp.client import KVSError
+from disbatch.kvsstcp.wire import ASTR, JSON
+from disbatch.values import Address
+from disbatch.watch.observer import ANSWER_PATIENCE, Observer
+from tests.unit.watch.examples import posted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Client:
+    """Stands for the client of a store."""
+
+    def __init__(self) -> None:
+        self.values = {messages.STATE_KEY: (JSON, json.dumps(posted()).encode())}
+        self.done: list[object] = []
+        self.failure: Exception | None = None
+
+    def view(self, key: bytes, encoding: object, timeout: float) -> tuple[bytes, bytes]:
+        assert (encoding, timeout) == (None, ANSWER_PATIENCE)
+        self.done.append(key)
+        if self.failure is not None:
+            raise self.failure
+        return self.values[key]
+
+    def put(self, *what: object) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.done.append(what)
+
+    def close(self) -> None:
+        self.done.append("close")
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Client:
+    made = Client()
+    monkeypatch.setattr(joining, "client", lambda _kvs, _patience: made)
+    return made
+
+
+@pytest.fixture
+def observer(client: Client) -> Observer:  # noqa: ARG001 - it is what it connects with
+    return Observer(Address("h", 1))
+
+
+def test_the_state_is_what_was_posted_last(observer: Observer, client: Client) -> None:
+    state = observer.state()
+    assert state is not None
+    assert state.job == "Tasks_1"
+    client.values[messages.STATE_KEY] = (ASTR, b"<Starting...>")
+    assert observer.state() is None
+
+
+def test_what_runs_is_asked_of_all_or_of_one(observer: Observer, client: Client) -> None:
+    nothing = (JSON, b'{"tasks": [], "more": 7}')
+    client.values |= {messages.RUNNING_KEYS: nothing, messages.RUNNING_KEYS + b" 3": nothing}
+    assert observer.running() == ((), 7)
+    assert observer.running(3) == ((), 7)
+
+
+def test_an_order_has_arrived_when_the_driver_answers_what_is_asked_after_it(
+    observer: Observer, client: Client
+) -> None:
+    order = messages.StopEngine(3, now=True)
+    observer.order("Tasks_1", order)
+    assert client.done == [
+        (messages.orders_key("Tasks_1"), messages.encode(order), messages.TAG),
+        messages.STATE_KEY,
+    ]
+
+
+@pytest.mark.parametrize("failure", [KVSError("gone"), TimeoutError("no answer"), BrokenPipeError("gone")])
+@pytest.mark.parametrize(
+    "call",
+    [Observer.state, Observer.running, lambda observer: observer.order("j", messages.StopContext(0, now=False))],
+)
+def test_a_driver_that_has_gone_is_told_of_as_such(
+    observer: Observer, client: Client, failure: Exception, call: Callable[[Observer], object]
+) -> None:
+    client.failure = failure
+    with pytest.raises(DriverUnreachableError, match="lost the driver"):
+        call(observer)
+
+
+def test_it_is_closed_behind_its_block(observer: Observer, client: Client) -> None:
+    with observer as same:
+        assert same is observer
+    assert client.done == ["close"]
