@@ -95,10 +95,18 @@ class Beginning:
 def begin(asked: DriverOptions) -> Beginning:
     """Do what may fail because of a mistake, or take its time, before anything is to be seen of the run.
 
-    Raises `DisbatchError` and OSError, also when a signal comes that means the end; then nothing is left of it.
+    Raises `DisbatchError` and OSError, also when a signal comes that means the end; then nothing is left of it. One
+    that comes when all has been done waits for `let_signals_through`: who clears that away is to be there.
     """
     with _ended_by_signals():
-        return _begin(asked)
+        beginning = _begin(asked)
+        signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_STATUS_OF_SIGNAL)
+        return beginning
+
+
+def let_signals_through() -> None:
+    """Let those signals come again, which are handled from now on."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_STATUS_OF_SIGNAL)
 
 
 def _other_store(asked: DriverOptions) -> OtherStoreAddress | None:

@@ -13,7 +13,7 @@ from disbatch import __version__, options, runfiles
 from disbatch.arguments import arguments_for
 from disbatch.credentials import rights
 from disbatch.driver import address, ending
-from disbatch.driver.beginning import begin, own_address, remove, write
+from disbatch.driver.beginning import begin, let_signals_through, own_address, remove, write
 from disbatch.driver.controller import Controller
 from disbatch.driver.display import Display
 from disbatch.driver.events import Settings
@@ -88,6 +88,7 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
     run = Run(files.job, __version__, os.uname().nodename, time.time())
     display = Display(loop, asked.progress)
     driver = DriverLoop(loop, controller, recorder, run, context, log, tell, recorded, display)
+    let_signals_through()
     command: TaskCommand | None = None
     end: EndRun | None = None
     exit_status: int = ExitStatus.FAILED

@@ -61,6 +61,7 @@ class BeginningBench(Bench):
 
     def begin_as_told(self, *arguments: str) -> Beginning:
         self.begun.append(beginning.begin(options.parse_driver(arguments, "disbatch")))
+        beginning.let_signals_through()
         return self.begun[-1]
 
     def end(self) -> None:
@@ -193,6 +194,23 @@ def test_a_signal_before_the_run_has_begun_changes_nothing(
     assert bench.names == {"run_status.txt"}
     assert bench.content("run_status.txt") == line(0)
     assert signal.getsignal(number) is former
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_when_all_is_there_waits_for_who_can_clear_it_away(
+    bench: BeginningBench, number: signal.Signals
+) -> None:
+    bench.write("tasks", b"true\n")
+    bench.begun.append(beginning.begin(options.parse_driver([*HERE, "-p", "run", "tasks"], "disbatch")))
+    came: list[int] = []
+    former = signal.signal(number, lambda got, _frame: came.append(got))
+    try:
+        signal.raise_signal(number)
+        waits = not came
+        beginning.let_signals_through()
+    finally:
+        signal.signal(number, former)
+    assert (waits, came) == (True, [number])
 
 
 def test_a_signal_that_is_ignored_stays_so(bench: BeginningBench, monkeypatch: pytest.MonkeyPatch) -> None:
