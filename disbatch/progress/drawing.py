@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -32,6 +34,8 @@ class Drawing:
     def of(self, state: RunState, pace: Pace) -> str:
         """The line, with the codes of its colours; the last column stays free, where a terminal might wrap."""
         console = self._console
+        with suppress(OSError, ValueError):  # no terminal
+            console.width = os.get_terminal_size(console.file.fileno()).columns  # which $COLUMNS may not know
         width = console.width - 1
         share = line.share(state)
         with console.capture() as drawn:

@@ -7,10 +7,11 @@ import pty
 import struct
 from contextlib import suppress
 from fcntl import ioctl
+from select import select
 from termios import TIOCSWINSZ
 from typing import TYPE_CHECKING
 
-from tests.e2e.support import DISBATCH
+from tests.e2e.support import DISBATCH, PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,7 @@ class Terminal:
     def read_until(self, text: bytes) -> None:
         """Read what it says up to and with some text."""
         while text not in self.output:
+            assert select([self._descriptor], [], [], PATIENCE)[0], f"{text!r} has not come, but {self.output[-500:]!r}"
             self.output += os.read(self._descriptor, 4096)
 
     def end(self) -> int:
