@@ -322,7 +322,8 @@ def test_what_cannot_be_killed_is_not_waited_for_without_end(
 ) -> None:
     monkeypatch.setattr(module, "KILLS", 2)
     pid_file = tmp_path / "pid"
-    bench.start("it", b"setsid sleep 60 & echo $! > $PID.new; mv $PID.new $PID; wait", PID=str(pid_file))
+    child = WRITES_ITS_PID.decode() + "exec sleep 60"
+    bench.start("it", b'setsid bash -c "$CHILD" & wait', CHILD=child, PID=str(pid_file))
     bench.until_exists(pid_file)
     protected = int(pid_file.read_text())
     kill_group = os.killpg
