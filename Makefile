@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages test lint unit chaos attack reference demo build clean compared-programs \
+.PHONY: help setup system-packages test lint unit chaos attack reference pictures demo build clean compared-programs \
     bench bench-throughput bench-latency bench-startup bench-resume bench-idle bench-growth bench-loss bench-launches \
     bench-scale bench-slurm bench-store bench-attack
 
@@ -48,6 +48,9 @@ attack: $(READY)  ## attack the key-value store for MINUTES
 
 reference: $(READY)  ## write docs/reference/options.md anew, from the declaration of the options
 	$(BIN)/python tools/make-reference.py
+
+pictures: $(READY)  ## write docs/pictures anew
+	$(BIN)/python tools/make-picture.py
 
 demo: $(READY)  ## run an example on all cores of this machine and show what comes of it
 	tools/demo.sh "$(BIN)/disbatch"

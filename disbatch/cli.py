@@ -69,6 +69,10 @@ def _play(arguments: list[str]) -> int:
         from disbatch.contexts import process as context  # noqa: PLC0415 - see above
 
         return context.main(arguments[1:], program="dbUtil.sh")
+    if role in (options.MONITOR_ROLE, options.STATUS_ROLE):
+        from disbatch.monitor import process as monitor  # noqa: PLC0415 - see above
+
+        return monitor.main(arguments[1:], role)
     program = _program()
     asked = options.parse_driver(arguments, " ".join(program))
     _check_working_directory()

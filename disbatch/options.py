@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 CONTEXT_ROLE = "--context"
 ENGINE_ROLE = "--engine"
+MONITOR_ROLE = "--mon"
+STATUS_ROLE = "--status"
 HEARTBEATS_IN_PATIENCE = 3
 """How often a host has to be able to say that it is there before it is given up."""
 
@@ -103,6 +105,10 @@ def _log_level(default: str) -> Any:  # noqa: ANN401 - as `option`
         group=FILES,
         help=f"how much goes into the logs (default: {default})",
     )
+
+
+def _as_json(of: str) -> Any:  # noqa: ANN401 - as `option`
+    return option("--json", default=False, group=OTHER, help=f"with {of}: as JSON, for scripts")
 
 
 @record
@@ -392,12 +398,25 @@ class ContextRoleOptions(ContextOptions, JoinOptions):
         help="add nothing: print where the run's key-value store is, and the secret of programs that share it, as "
         "lines NAME=value for their environment",
     )
+    mon: bool = option(
+        "--mon",
+        default=False,
+        group=OTHER,
+        help="add nothing: show the run on this terminal while it goes on, and stop hosts by keys",
+    )
     now: bool = option(
         "--now",
         default=False,
         group=HOSTS,
         help="with --stop: end what runs there at once; others run it again",
     )
+    status: bool = option(
+        "--status",
+        default=False,
+        group=OTHER,
+        help="add nothing: print how the run goes",
+    )
+    json: bool = _as_json("--status")
     stop: tuple[str, ...] = option(
         "--stop",
         metavar=("KIND", "NAME"),
@@ -430,6 +449,20 @@ class EngineRoleOptions(JoinOptions):
     )
 
 
+@record
+class ObserverRoleOptions:
+    """The command line of those who look at a run by its file for observers."""
+
+    observer_file: str = option(
+        metavar="OBSERVERFILE",
+        default="",
+        group=OTHER,
+        path=True,
+        help="the file of the run whose name ends in _observer.txt, or a copy of it",
+    )
+    json: bool = _as_json("--status")
+
+
 DRIVER = Role(
     DriverOptions,
     "Run a file of tasks, one bash command a line, over the cores of this machine and of other hosts, and write down "
@@ -438,7 +471,8 @@ DRIVER = Role(
     usage="%(prog)s [option ...] taskfile",
     epilog="For example, %(prog)s -s localhost:4,otherhost:16 Tasks runs the lines of Tasks, four at once on this "
     "machine and sixteen at once on another. The exit status is 0 when the run went to its end, 1 when it did not, 2 "
-    "for a mistake in the options, 130 or 143 after Ctrl-C or SIGTERM.",
+    "for a mistake in the options, 130 or 143 after Ctrl-C or SIGTERM. %(prog)s --mon FILE shows a run that goes on, "
+    "and %(prog)s --status FILE prints how it goes, where FILE is that of the run whose name ends in _observer.txt.",
     version=__version__,
 )
 CONTEXT = Role(
@@ -450,6 +484,14 @@ ENGINE = Role(
     EngineRoleOptions,
     "Run the tasks of one host. A run starts its engines itself; this is not for use by hand.",
     GROUPS,
+)
+
+OBSERVER = Role(
+    ObserverRoleOptions,
+    "Show a run that goes on, to whoever has its file for observers: --mon on this terminal, --status once, as text or "
+    "JSON.",
+    (OTHER,),
+    usage="%(prog)s [option ...] OBSERVERFILE",
 )
 
 
@@ -467,8 +509,20 @@ def parse_context(arguments: Sequence[str], program: str) -> ContextRoleOptions:
         raise UsageError(
             f"argument --stop: {options.stop[0]!r} cannot be stopped", "write --stop context NAME or --stop engine NAME"
         )
-    if options.stop and options.kvs_env:
-        raise UsageError("--stop and --kvs-env exclude one another", "give one of them, and then the other")
+    instead = [
+        flag
+        for flag, given in (
+            ("--stop", options.stop),
+            ("--kvs-env", options.kvs_env),
+            ("--mon", options.mon),
+            ("--status", options.status),
+        )
+        if given
+    ]
+    if len(instead) > 1:
+        raise UsageError(f"{' and '.join(instead)} exclude one another", "give one of them, and then the other")
+    if options.json and not options.status:
+        raise UsageError("--json needs --status", "name what is to be printed")
     _check_retirement(options)
     if options.now and not options.stop:
         raise UsageError("--now needs --stop", "name what is to be stopped")
@@ -480,6 +534,17 @@ def parse_context(arguments: Sequence[str], program: str) -> ContextRoleOptions:
 def parse_engine(arguments: Sequence[str], program: str) -> EngineRoleOptions:
     """Options of an engine; raises as `parse_driver` does."""
     options: EngineRoleOptions = parse(ENGINE, arguments, program)
+    return options
+
+
+def parse_observer(arguments: Sequence[str], role: str) -> ObserverRoleOptions:
+    """Options of one who looks at a run, live or once as `role` says; raises as `parse_driver` does."""
+    program = f"disbatch {role}"
+    options: ObserverRoleOptions = parse(OBSERVER, arguments, program)
+    if not options.observer_file:
+        raise UsageError("the following arguments are required: OBSERVERFILE", f"see {program} --help")
+    if options.json and role != STATUS_ROLE:
+        raise UsageError(f"--json needs {STATUS_ROLE}", "leave it out, or ask for that")
     return options
 
 

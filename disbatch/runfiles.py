@@ -143,7 +143,7 @@ def script_text(
             # No value of another option can be one of these words: both are options themselves.
             "for word; do",
             '    case "$word" in',
-            f"    --stop) {_assignment(credentials.operator)} ;;",
+            f"    --mon|--status|--stop) {_assignment(credentials.operator)} ;;",
             f"    --kvs-env) {_assignment(credentials.program)} ;;",
             "    esac",
             "done",

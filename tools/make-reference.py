@@ -29,6 +29,7 @@ not to be shortened.
 ROLES = (
     (options.DRIVER, "disbatch", "disbatch"),
     (options.CONTEXT, "dbUtil.sh", "<unique id>_dbUtil.sh"),
+    (options.OBSERVER, "disbatch --mon, disbatch --status", "disbatch --mon|--status"),
 )
 
 

@@ -369,14 +369,30 @@ def main(arguments: Sequence[str], program: str) -> int:
     """Be a context; the exit status."""
     asked = options.parse_context(arguments, program)
     try:
+        if asked.mon or asked.status:
+            return _show(asked)
         return _steer(asked) if asked.kvs_env or asked.stop else _serve(asked)
     except DriverUnreachableError:
-        if not os.path.exists(RunFiles(asked.run).kvs_address):
+        if _is_over(asked.run):
             if asked.kvs_env:  # whose reader takes every line for one of a variable
                 raise DisbatchError("the run is over, and its key-value store has gone with it") from None
             print("Run done")
             return ExitStatus.OK
         raise
+
+
+def _is_over(run: str) -> bool:
+    """Whether a run has ended in order: it takes away the files that tell where its store is."""
+    files = RunFiles(run)
+    return not any(map(os.path.exists, (files.kvs_address, files.observer)))
+
+
+def _show(asked: ContextRoleOptions) -> int:
+    from disbatch.monitor import process as monitor  # noqa: PLC0415 - a context has no use for it
+
+    if asked.status:
+        return monitor.tell(asked.kvs, partial(_is_over, asked.run), as_json=asked.json)
+    return monitor.watch(asked.kvs, partial(_is_over, asked.run), may_stop=True)
 
 
 def _steer(asked: ContextRoleOptions) -> int:

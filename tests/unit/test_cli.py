@@ -13,6 +13,7 @@ from disbatch.contexts import process as context
 from disbatch.driver import process as driver
 from disbatch.engine import process as engine
 from disbatch.errors import DisbatchError, TaskFileError, UsageError
+from disbatch.monitor import process as monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +39,11 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], object
         seen.append(("engine", list(arguments), None))
         return 7
 
+    def play_monitor(arguments: Sequence[str], role: str) -> int:
+        seen.append(("monitor", list(arguments), role))
+        return 8
+
+    monkeypatch.setattr(monitor, "main", play_monitor)
     monkeypatch.setattr(driver, "main", play_driver)
     monkeypatch.setattr(context, "main", play_context)
     monkeypatch.setattr(engine, "main", play_engine)
@@ -50,6 +56,8 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], object
     [
         (["--engine", "--rank=3"], ("engine", ["--rank=3"], None)),
         (["--context", "-s", "a:1"], ("context", ["-s", "a:1"], "dbUtil.sh")),
+        (["--mon", "file"], ("monitor", ["file"], "--mon")),
+        (["--status", "file", "--json"], ("monitor", ["file", "--json"], "--status")),
         (["-s", "a:1", "Tasks"], ("driver", ["disbatch", "-s", "a:1", "Tasks", "-r", "status"], "Tasks")),
         (["Tasks", "-e"], ("driver", ["disbatch", "Tasks", "-e", "-r", "status"], "Tasks")),
     ],
@@ -57,12 +65,14 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], object
 def test_the_first_argument_names_the_role(
     played: list[tuple[str, list[str], object]], arguments: list[str], role: tuple[str, list[str], object]
 ) -> None:
-    exit_status = {"driver": 5, "context": 6, "engine": 7}[role[0]]
+    exit_status = {"driver": 5, "context": 6, "engine": 7, "monitor": 8}[role[0]]
     assert cli.main(arguments) == exit_status
     assert played == [role]
 
 
-@pytest.mark.parametrize("arguments", [[], ["Tasks", "--engine"], ["--no-such-option"], ["-R", "Tasks"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["Tasks", "--engine"], ["Tasks", "--mon"], ["--no-such-option"], ["-R", "Tasks"]]
+)
 def test_a_mistake_in_the_options_needs_no_driver(
     played: list[tuple[str, list[str], object]], arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

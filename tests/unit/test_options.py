@@ -21,15 +21,19 @@ from disbatch.options import (
     DRIVER,
     ENGINE,
     GROUPS,
+    MONITOR_ROLE,
     OF_ENVIRONMENT,
+    STATUS_ROLE,
     ContextOptions,
     ContextRoleOptions,
     DriverOptions,
     EngineRoleOptions,
     JoinOptions,
+    ObserverRoleOptions,
     check_driver,
     parse_context,
     parse_driver,
+    parse_observer,
     resume_command,
 )
 from disbatch.parser import parser
@@ -134,6 +138,9 @@ OPTIONS: dict[type, list[tuple[list[str], str, object]]] = {
         *CONTEXT_OPTIONS,
         *JOIN_OPTIONS,
         (["--kvs-env"], "kvs_env", True),
+        (["--mon"], "mon", True),
+        (["--status"], "status", True),
+        (["--status", "--json"], "json", True),
         (["--stop", "engine", "h1"], "stop", ("engine", "h1")),
         (["--now", "--stop", "context", "SSH 0"], "now", True),
         (["--token", "own"], "token", "own"),
@@ -414,6 +421,8 @@ def test_options_of_a_context_are_read() -> None:
             ["--kvs-env", "--stop", "engine", "h1"],
             "--stop and --kvs-env exclude one another (give one of them, and then the other)",
         ),
+        (["--mon", "--status"], "--mon and --status exclude one another (give one of them, and then the other)"),
+        (["--json"], "--json needs --status (name what is to be printed)"),
         (["--run=r", "--retire-cmd=free", "-s", "a:1"], RETIRES_HOSTS),
         (["-s", "a:1"], "--context is told its run by the run's script (call that, <unique id>_dbUtil.sh)"),
     ],
@@ -422,6 +431,31 @@ def test_options_of_a_context_are_checked_as_they_are_read(arguments: list[str],
     with pytest.raises(UsageError) as error:
         parse_context(arguments, "dbUtil.sh")
     assert str(error.value) == message
+
+
+def test_options_of_an_observer_are_read() -> None:
+    assert parse_observer(["--json", "f"], STATUS_ROLE) == ObserverRoleOptions(observer_file="f", json=True)
+    assert parse_observer(["f"], MONITOR_ROLE) == ObserverRoleOptions(observer_file="f")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: OBSERVERFILE (see disbatch --mon --help)"),
+        (["f", "g"], "unrecognized arguments: g (see disbatch --mon --help)"),
+        (["--json", "f"], "--json needs --status (leave it out, or ask for that)"),
+    ],
+)
+def test_options_of_an_observer_are_checked_as_they_are_read(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_observer(arguments, MONITOR_ROLE)
+    assert str(error.value) == message
+
+
+def test_the_help_of_a_run_tells_how_to_look_at_one() -> None:
+    text = " ".join(parser(DRIVER, "disbatch").format_help().split())
+    for command in ("disbatch --mon FILE", "disbatch --status FILE"):
+        assert command in text
 
 
 # Help.

@@ -12,7 +12,7 @@ from disbatch.engine.environment import TaskEnvironment
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.endpoint import HOST_VARIABLE, PORT_VARIABLE
 from disbatch.messages import EngineAdmitted, Lease
-from disbatch.options import ContextRoleOptions, DriverOptions
+from disbatch.options import ContextRoleOptions, DriverOptions, ObserverRoleOptions
 from disbatch.runfiles import RunFiles, beginning_name, set_aside_name
 from disbatch.statusfile import HEADER
 from disbatch.tasks import Task
@@ -41,8 +41,9 @@ def test_the_page_of_options_is_up_to_date() -> None:
 
 
 def test_every_option_that_is_for_users_has_its_line() -> None:
-    driver, context = made().split("\n## ")[1:]
-    for page, role in ((driver, DriverOptions), (context, ContextRoleOptions)):
+    driver, context, observer = made().split("\n## ")[1:]
+    roles = ((driver, DriverOptions), (context, ContextRoleOptions), (observer, ObserverRoleOptions))
+    for page, role in roles:
         for declared in declared_by(role).values():
             for flag in declared.flags:
                 assert bool(re.search(rf"`{flag}[ `]", page)) is bool(declared.help), flag

@@ -63,6 +63,10 @@ PURE = {
     "watch/notices.py",
     "watch/words.py",
     "progress/line.py",
+    "monitor/cells.py",
+    "monitor/model.py",
+    "monitor/render.py",
+    "monitor/status.py",
 }
 """Files that decide and do nothing: their clock, files, randomness and environment come in as arguments."""
 
@@ -82,7 +86,21 @@ HARMLESS = {
         "functools",
         "heapq",
     ),
-    *("hmac", "itertools", "json", "math", "msgpack", "operator", "os.path", "re", "shlex", "struct", "typing"),
+    *(
+        "hmac",
+        "itertools",
+        "json",
+        "math",
+        "msgpack",
+        "operator",
+        "os.path",
+        "re",
+        "shlex",
+        "struct",
+        "textwrap",
+        "typing",
+    ),
+    "unicodedata",
 }
 """What a pure file may import from elsewhere: what computes with its arguments alone."""
 
@@ -239,6 +257,10 @@ def test_what_a_run_waits_for_imports_nothing_that_takes_long(role: str) -> None
     assert not slow, f"{role} would start faster without {slow}: see docs/design.md"
 
 
+def test_only_the_screen_of_the_monitor_knows_curses() -> None:
+    assert {file for file in source_files() if "curses" in imports_of(file)[0]} == {"monitor/screen.py"}
+
+
 def test_every_file_has_its_room_in_the_design() -> None:
     design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     rooms = design.partition("## Rooms")[2].partition("\n## ")[0]
@@ -268,6 +290,7 @@ SHOWING_TIMES = {
     "engine/attempts.py": "lines of tasks",
     "engine/ranks.py": "lines of tasks",
     "log.py": "lines of the log",
+    "monitor/process.py": "how long ago something was",
     "progress/screen.py": "for how long the run has gone on",
 }
 """Files that ask for the time of day, and what for: it is shown to people, and decides nothing."""

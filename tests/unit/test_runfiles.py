@@ -150,6 +150,8 @@ def test_only_a_first_argument_asks_for_an_engine(tmp_path: Path) -> None:
         (["--label=--stop", "-l=--kvs-env", "--stopping"], "of-engines"),
         (["--stop", "engine", "h1", "--now"], "of-operators"),
         (["--now", "--stop", "context", "*"], "of-operators"),
+        (["--mon"], "of-operators"),
+        (["--status", "--json"], "of-operators"),
         (["--kvs-env"], "of-programs"),
     ],
 )

@@ -38,11 +38,12 @@ from disbatch.messages import (
     Message,
     NodeOffer,
 )
+from disbatch.monitor import process as monitor
 from disbatch.options import ContextRoleOptions
 from disbatch.values import Address, SshNode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 KVS = Address("driver", 4711)
@@ -527,11 +528,36 @@ def test_programs_are_not_told_where_the_store_was_of_a_run_that_is_over(
     assert capsys.readouterr().out == ""
 
 
-def test_a_driver_out_of_reach_whose_run_goes_on_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("file", ["run_kvsinfo.txt", "run_observer.txt"])
+def test_a_driver_out_of_reach_whose_run_goes_on_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
     monkeypatch.setattr(process, "connect", out_of_reach)
-    (tmp_path / "run_kvsinfo.txt").write_text("driver:4711\n")
+    (tmp_path / file).write_text("where the store is\n")
     with pytest.raises(DriverUnreachableError):
         process.main([f"--run={tmp_path}/run", "-s", "a:1"], "dbUtil.sh")
+
+
+def test_who_wants_to_see_the_run_is_no_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Address, bool, dict[str, bool]]] = []
+
+    def see(kvs: Address, is_over: Callable[[], bool], **how: bool) -> int:
+        asked.append((kvs, is_over(), how))
+        return 5
+
+    monkeypatch.setattr(monitor, "watch", see)
+    monkeypatch.setattr(monitor, "tell", see)
+    (tmp_path / "run_observer.txt").touch()
+    for given in (["--mon"], ["--status"], ["--status", "--json"]):
+        assert process.main([f"--run={tmp_path}/run", "--kvs=driver:4711", *given], "dbUtil.sh") == 5
+    (tmp_path / "run_observer.txt").unlink()
+    assert process.main([f"--run={tmp_path}/run", "--kvs=driver:4711", "--mon"], "dbUtil.sh") == 5
+    assert asked == [
+        (KVS, False, {"may_stop": True}),
+        (KVS, False, {"as_json": False}),
+        (KVS, False, {"as_json": True}),
+        (KVS, True, {"may_stop": True}),
+    ]
 
 
 # Giving nodes back
