@@ -168,7 +168,7 @@ class Controller:
         if self.phase is RunPhase.ENDED:
             return []
         self._now, self._clock = now, clock
-        self._membership.clock = clock
+        self._membership.now, self._membership.clock = now, clock
         self.use.passed(self.fleet.cylinders, clock)
         self._handlers[type(event)](event)
         if isinstance(event, messages.FromEngine):

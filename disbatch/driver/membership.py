@@ -47,8 +47,8 @@ class Membership:
     """Who belongs to the run, as long as it is `open`; closed, it refuses whoever comes.
 
     `do` takes each command; `on_gone` each engine that has gone, with tasks to its name or without, and whether some of
-    them may have begun; it says how many of them are to run again. `clock` (s) is to be set before an event is handed
-    over.
+    them may have begun; it says how many of them are to run again. `now` (s since the epoch, only
+    shown) and `clock` (s, for all that is decided) are to be set before an event is handed over.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Membership:
         self._told_to_add = False
         self._told_to_have_ended: set[int] = set()
         self._news: list[str] = []
-        self.clock = 0.0
+        self.now = self.clock = 0.0
         self._looked_at: float | None = None
         self._has_paused = False
         self.handlers: dict[type, Callable[..., None]] = {
@@ -312,6 +312,8 @@ class Membership:
         member = self._member(event.name)
         if member is not None:
             self.hear(member)
+        if member is not None and not isinstance(member, Context):
+            member.heard = self.now
 
     def _member_cut(self, event: events.MemberCut) -> None:
         member = self._member(event.name)

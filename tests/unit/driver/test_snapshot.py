@@ -116,6 +116,13 @@ def test_engines_by_rank_with_what_they_did() -> None:
     assert (made["activeCylinders"], made["cylinders"], made["finished"], made["failed"]) == (2, 2, 2, 1)
 
 
+def test_an_engine_whose_tasks_take_long_is_heard_as_often_as_it_says_that_it_is_there() -> None:
+    run = play(task(0), cylinders=[1])
+    run.now = 70.0
+    run.happens(events.MemberHeard(messages.engine_name(0)))
+    assert state_of(run)["engines"]["0"]["last"] == 70.0
+
+
 def test_an_engine_that_has_not_come_is_expected() -> None:
     run = Play()
     run.reads(task(0))
