@@ -26,15 +26,16 @@ class Credentials:
 
 def rights(credentials: Credentials, run: str) -> dict[bytes, Rights]:
     """What each secret gives the right to in the store of `run` (its job id)."""
-    state = Keys(messages.STATE_KEY)
+    state = Keys(messages.STATE_KEY, messages.END_KEY)
     private = messages.own_keys(run)
-    shared = Keys(begin=(b"",), but=(private, messages.STATE_KEY, messages.RUNNING_KEYS))
+    shared = Keys(begin=(b"",), but=(private, messages.STATE_KEY, messages.END_KEY, messages.RUNNING_KEYS))
     return {
         credentials.engine: Rights(
             put=Keys(messages.driver_key(run)), get=Keys(begin=(messages.context_keys(run), messages.engine_keys(run)))
         ),
         credentials.operator: Rights(
-            view=Keys(messages.STATE_KEY, begin=(messages.RUNNING_KEYS,)), put=Keys(messages.orders_key(run))
+            view=Keys(messages.STATE_KEY, messages.END_KEY, begin=(messages.RUNNING_KEYS,)),
+            put=Keys(messages.orders_key(run)),
         ),
         credentials.program: Rights(
             put=shared, get=shared, view=Keys(begin=(b"",), but=(private,)), monitor=True, dump=True

@@ -32,6 +32,9 @@ TAG = b"DBMP"
 STATE_KEY = b"DisBatch status"
 """Where the driver posts the state of the run; from the documentation of the existing tool."""
 
+END_KEY = b"DisBatch end"
+"""Where the driver puts the state in which the run has ended, for those who wait for that."""
+
 RUNNING_KEYS = b"DisBatch running"
 """What runs now, made anew for each who looks: in the whole run, or with a blank and a rank behind it on one engine."""
 

@@ -225,15 +225,19 @@ class DriverLoop:
         """
         if self._clerk.holds_back:
             return
+        posted = self._state()
+        for store in self._stores:
+            store.replace(messages.STATE_KEY, wire.JSON, posted)
+
+    def _state(self) -> bytes:
+        """State of the run, which its user sees now too."""
         import json  # noqa: PLC0415 - a run that is over before it first posts its state need not wait for that
 
         unread = None if self._feeder is None else self._feeder.unread
         state = snapshot.state(self._run, self._controller, unread, time.time())
         if self._display is not None:
             self._display.show(state)
-        posted = json.dumps(state).encode()
-        for store in self._stores:
-            store.replace(messages.STATE_KEY, wire.JSON, posted)
+        return json.dumps(state).encode()
 
     def _running(self, key: bytes) -> bytes:
         """What runs now, for one who looks under that key."""
@@ -376,6 +380,8 @@ class DriverLoop:
         self._publisher.close()
         if len(self._stores) > 1:
             self._publish()  # a store of somebody else outlives the run
+        if self._server.is_awaited(messages.END_KEY):
+            self._server.put(messages.END_KEY, wire.JSON, self._state())
         deadline = self._loop.now() + FAREWELL_LIMIT
         while (self._server.unsent or self.store.unsettled) and self._loop.now() < deadline:
             self._turn(deadline - self._loop.now())

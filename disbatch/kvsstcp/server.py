@@ -221,6 +221,10 @@ class Server:
         """Put a value, as a client would. `tag` has 4 bytes."""
         self._perform(self._store.put(key, tag, value), None)
 
+    def is_awaited(self, key: bytes) -> bool:
+        """Whether a get or view of that key waits."""
+        return self._store.is_awaited(key)
+
     def put_behind(self, key: bytes, tag: bytes, value: bytes) -> None:
         """Put a value that may be taken as one with the newest of its key: see `Store.put_behind`."""
         self._perform(self._store.put_behind(key, tag, value), None)

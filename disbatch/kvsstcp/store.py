@@ -92,6 +92,10 @@ class Store(Generic[ClientT]):
         """Bytes that values, keys and monitors take, about."""
         return self._size
 
+    def is_awaited(self, key: bytes) -> bool:
+        """Whether anybody waits for a value of that key."""
+        return key in self._waiters
+
     def fits(self, key: bytes, value: bytes) -> bool:
         """Whether a value may be put: there is room, or somebody takes it at once."""
         waiters = self._waiters.get(key)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from disbatch.errors import DriverUnreachableError
 from disbatch.monitor.model import Answered, Failed, Listed, Over, Seen, told
+from disbatch.watch.observer import LastWord
 from disbatch.watch.state import ENDED, StateError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Poller:
         self._is_over = is_over
         self._notify = notify
         self._orders: queue.SimpleQueue[Stop] = queue.SimpleQueue()
+        self._last_word: LastWord | None = None
         self._engine: int | None = None
         self._job = ""
         self._awake = threading.Event()
@@ -62,6 +64,7 @@ class Poller:
 
     def start(self) -> None:
         """Begin to ask."""
+        self._last_word = LastWord(self._connect)
         self._thread.start()
 
     def stop(self, order: Stop) -> None:
@@ -118,6 +121,9 @@ class Poller:
             self._observer.close()
             self._observer, self._pause = None, 0.0
         if self._is_over():
+            state = None if self._last_word is None else self._last_word.get()
+            if state is not None:
+                self._tell(Seen(state))
             self._tell(Over())
             return True
         self._tell(Failed(NOBODY_LISTENS if error.nobody_listens else ""))

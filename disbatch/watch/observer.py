@@ -5,15 +5,18 @@ A client of the run's key-value store like any other.
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from disbatch import joining, messages
 from disbatch.errors import DriverUnreachableError
 from disbatch.kvsstcp.client import KVSError
 from disbatch.kvsstcp.wire import JSON
-from disbatch.watch.state import parse_running, parse_state
+from disbatch.watch.state import StateError, parse_running, parse_state
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
@@ -38,6 +41,13 @@ class Observer:
         """State of the run as it was posted last; None when it has just begun."""
         tag, text = self._view(messages.STATE_KEY)
         return parse_state(text) if tag == JSON else None
+
+    def end(self) -> RunState:
+        """Wait for the end of the run, however long that takes; its state then."""
+        try:
+            return parse_state(cast("tuple[bytes, bytes]", self._client.view(messages.END_KEY, None))[1])
+        except (KVSError, OSError) as error:
+            raise _lost(error) from error
 
     def running(self, engine: int | None = None) -> tuple[tuple[RunningTask, ...], int]:
         """What runs on the engine of that rank, or in the whole run: those that run for longest, and how many more.
@@ -76,3 +86,26 @@ class Observer:
 
 def _lost(error: Exception) -> DriverUnreachableError:
     return DriverUnreachableError(f"lost the driver: {error}", "the run is over, or its host is not to be reached")
+
+
+class LastWord:
+    """Waits, in a thread and over the connection that `connect` makes, for the state in which the run ends.
+
+    One who asks now and then would miss that: the driver has left by the next time.
+    """
+
+    def __init__(self, connect: Callable[[], Observer]) -> None:
+        self._connect = connect
+        self._state: RunState | None = None
+        self._thread = threading.Thread(target=self._wait, name="last word", daemon=True)
+        self._thread.start()
+
+    def _wait(self) -> None:
+        # Without a last word the end is known all the same.
+        with suppress(DriverUnreachableError, StateError), self._connect() as observer:
+            self._state = observer.end()
+
+    def get(self, patience: float = 1.0) -> RunState | None:
+        """That state, if it has come or comes within so many seconds; for when the driver has gone."""
+        self._thread.join(patience)
+        return self._state

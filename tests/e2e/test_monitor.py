@@ -84,7 +84,8 @@ def test_a_run_from_its_middle_to_its_end(work: Workplace) -> None:
         terminal.press("d")
         terminal.shows(">   localhost")
         let_end(work, run)
-        terminal.shows(ENDED)
+        terminal.shows(f"{ENDED}.")
+        assert terminal.lines[2].startswith("done 4   failed 0"), "the last word of the run, not what was seen before"
         terminal.press("u")
         terminal.shows("> SSH0")
         terminal.press("q")

@@ -15,12 +15,13 @@ SECRETS = Credentials(b"engine", b"operator", b"program", b"observer")
 STATE = messages.STATE_KEY
 RUNNING = messages.RUNNING_KEYS
 OF_ENGINE = RUNNING + b" 3"
+END = messages.END_KEY
 DRIVER, ORDERS = messages.driver_key(RUN), messages.orders_key(RUN)
 ENGINE, CONTEXT = (messages.member_key(RUN, name) for name in ("engine 3", "context f00d"))
 OWN = messages.own_keys(RUN)
 OTHER_RUN = messages.member_key("another run", "engine 3")
 OF_PROGRAMS = (*SIGN_IN, b"tasks", b"results done tasks", b"a barrier", b"", b"disbatch", OTHER_RUN)
-KEYS = (STATE, RUNNING, OF_ENGINE, DRIVER, ORDERS, ENGINE, CONTEXT, OWN, *OF_PROGRAMS)
+KEYS = (STATE, END, RUNNING, OF_ENGINE, DRIVER, ORDERS, ENGINE, CONTEXT, OWN, *OF_PROGRAMS)
 
 
 def monitor(key: bytes, under: bytes = b"records") -> Monitor:
@@ -39,14 +40,14 @@ REQUESTS: tuple[Request, ...] = (
 )
 
 ALLOWED: dict[str, set[Request]] = {
-    "observer": {View(STATE), Close()},
-    "operator": {View(STATE), View(RUNNING), View(OF_ENGINE), Put(ORDERS, ASTR, b"value"), Close()},
+    "observer": {View(STATE), View(END), Close()},
+    "operator": {View(STATE), View(END), View(RUNNING), View(OF_ENGINE), Put(ORDERS, ASTR, b"value"), Close()},
     "engine": {Put(DRIVER, ASTR, b"value"), Get(ENGINE), Get(CONTEXT), Close()},
     "program": {
         *(Put(key, ASTR, b"value") for key in OF_PROGRAMS),
         *(Get(key) for key in OF_PROGRAMS),
-        *(View(key) for key in (STATE, RUNNING, OF_ENGINE, *OF_PROGRAMS)),
-        *(monitor(key) for key in (STATE, RUNNING, OF_ENGINE, *OF_PROGRAMS) if key),
+        *(View(key) for key in (STATE, END, RUNNING, OF_ENGINE, *OF_PROGRAMS)),
+        *(monitor(key) for key in (STATE, END, RUNNING, OF_ENGINE, *OF_PROGRAMS) if key),
         *(monitor(b"tasks", under) for under in OF_PROGRAMS),
         Dump(),
         Close(),

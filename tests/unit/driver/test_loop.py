@@ -158,6 +158,7 @@ class Store:
         self.ask_to_end = on_down
         self.log = log
         self.listeners: dict[bytes, Callable[[bytes, bytes, int | None], None]] = {}
+        self.awaited: set[bytes] = set()
         self.answers: dict[bytes, tuple[bytes, Callable[[bytes], bytes]]] = {}
         self.ended: set[int] = set()
         self.turns_until_sent = 0
@@ -166,6 +167,9 @@ class Store:
 
     def listen(self, key: bytes, handler: Callable[[bytes, bytes, int | None], None]) -> None:
         self.listeners[key] = handler
+
+    def is_awaited(self, key: bytes) -> bool:
+        return key in self.awaited
 
     def answer(self, keys: bytes, tag: bytes, answer: Callable[[bytes], bytes]) -> None:
         self.answers[keys] = (tag, answer)
@@ -1077,6 +1081,18 @@ def test_the_state_is_posted_in_both_stores_and_at_the_end_where_it_outlives_the
     assert house.replaced == [POSTED]
     house.run(THE_END)
     assert shared.replaced == [NOT_YET, POSTED, POSTED]
+
+
+def test_where_nobody_waits_for_the_end_nothing_is_put(house: House) -> None:
+    house.run(THE_END)
+    assert (messages.END_KEY, (b"JSON", STATE)) not in house.all("put")
+
+
+def test_who_waits_for_the_end_gets_the_state_in_which_the_run_has_ended(unopened: House) -> None:
+    unopened.open()
+    unopened.store.awaited.add(messages.END_KEY)
+    unopened.run(THE_END)
+    assert (messages.END_KEY, (b"JSON", STATE)) in unopened.all("put")
 
 
 def test_a_shared_store_that_is_lost_ends_the_list_of_tasks(house: House, shared: Shared) -> None:

@@ -222,6 +222,15 @@ def test_replace_leaves_the_last_value_alone(house: House) -> None:
     assert house.server.take(b"k") is None
 
 
+def test_the_owner_can_ask_whether_a_key_is_awaited(house: House) -> None:
+    client = house.client(encode_view(b"k"))
+    house.turn()
+    assert house.server.is_awaited(b"k")
+    house.server.put(b"k", ASTR, b"v")
+    assert house.hear(client) == astr(b"v")
+    assert not house.server.is_awaited(b"k")
+
+
 def test_a_key_may_be_answered_anew_for_each_view_while_others_are_as_ever(house: House) -> None:
     asked: list[bytes] = []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -76,6 +76,12 @@ class Bench:
         assert self.rung == len(found), "who waits is woken"
         self.rung = 0
         return found
+
+
+@pytest.fixture(autouse=True)
+def no_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is a thread of its own, with a twin of its own."""
+    monkeypatch.setattr(poller, "LastWord", lambda _connect: None)
 
 
 @pytest.fixture
@@ -205,3 +211,16 @@ def test_a_mistake_of_its_own_is_told_to_who_listens() -> None:
     assert mistaken.events.get() is driver.failure
     mistaken._thread.join()
     assert rung.is_set()
+
+
+def test_the_last_that_is_seen_of_a_run_is_its_end(bench: Bench) -> None:
+    class LastWord:
+        @staticmethod
+        def get() -> RunState:
+            return replace(STATE, phase=ENDED)
+
+    bench.poller._last_word = cast(Any, LastWord())
+    bench.driver.failure = DriverUnreachableError("lost the driver")
+    bench.is_over = True
+    assert bench.poller.ask()
+    assert bench.heard() == [Seen(replace(STATE, phase=ENDED)), Over()]

@@ -10,11 +10,13 @@ from disbatch.errors import DriverUnreachableError
 from disbatch.kvsstcp.client import KVSError
 from disbatch.kvsstcp.wire import ASTR, JSON
 from disbatch.values import Address
-from disbatch.watch.observer import ANSWER_PATIENCE, Observer
+from disbatch.watch.observer import ANSWER_PATIENCE, LastWord, Observer
 from tests.unit.watch.examples import posted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+DEADLINE = 20.0
 
 
 class Client:
@@ -25,8 +27,8 @@ class Client:
         self.done: list[object] = []
         self.failure: Exception | None = None
 
-    def view(self, key: bytes, encoding: object, timeout: float) -> tuple[bytes, bytes]:
-        assert (encoding, timeout) == (None, ANSWER_PATIENCE)
+    def view(self, key: bytes, encoding: object, timeout: float | None = None) -> tuple[bytes, bytes]:
+        assert (encoding, timeout) == (None, None if key == messages.END_KEY else ANSWER_PATIENCE)
         self.done.append(key)
         if self.failure is not None:
             raise self.failure
@@ -90,6 +92,19 @@ def test_a_driver_that_has_gone_is_told_of_as_such(
     client.failure = failure
     with pytest.raises(DriverUnreachableError, match="lost the driver"):
         call(observer)
+
+
+def test_the_last_word_is_the_state_in_which_the_run_ends(client: Client) -> None:
+    client.values[messages.END_KEY] = (JSON, json.dumps(posted(phase="ended")).encode())
+    state = LastWord(lambda: Observer(Address("h", 1))).get(DEADLINE)
+    assert state is not None
+    assert state.phase == "ended"
+    assert client.done[-1] == "close"
+
+
+def test_a_driver_that_goes_without_a_word_leaves_none(client: Client) -> None:
+    client.failure = KVSError("gone")
+    assert LastWord(lambda: Observer(Address("h", 1))).get(DEADLINE) is None
 
 
 def test_it_is_closed_behind_its_block(observer: Observer, client: Client) -> None:
