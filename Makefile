@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .PHONY: help setup system-packages test lint unit chaos attack reference pictures demo build clean compared-programs \
     bench bench-throughput bench-latency bench-startup bench-resume bench-idle bench-growth bench-loss bench-launches \
-    bench-scale bench-slurm bench-store bench-attack
+    bench-scale bench-slurm bench-store bench-attack bench-digest
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -95,6 +95,9 @@ bench-attack: $(READY)  ## measure what strangers who attack the driver take fro
 
 bench-store: $(READY)  ## measure what connections to the key-value store cost
 	$(BIN)/python -m benchmarks.store
+
+bench-digest: $(READY)  ## measure what it takes to find out what failed
+	$(BIN)/python -m benchmarks.digest
 
 build: $(READY)  ## wheel and source distribution, in dist/
 	$(BIN)/python -m build --no-isolation

@@ -69,16 +69,25 @@ def _play(arguments: list[str]) -> int:
         from disbatch.contexts import process as context  # noqa: PLC0415 - see above
 
         return context.main(arguments[1:], program="dbUtil.sh")
-    if role in (options.MONITOR_ROLE, options.STATUS_ROLE):
-        from disbatch.monitor import process as monitor  # noqa: PLC0415 - see above
-
-        return monitor.main(arguments[1:], role)
+    if role in (options.MONITOR_ROLE, options.STATUS_ROLE, options.FAILURES_ROLE):
+        return _look(arguments[1:], role, at_failures=role == options.FAILURES_ROLE)
     program = _program()
     asked = options.parse_driver(arguments, " ".join(program))
     _check_working_directory()
     from disbatch.driver import process as driver  # noqa: PLC0415 - mistakes and --help do not wait for it either
 
     return driver.main(asked, partial(options.resume_command, program, arguments))
+
+
+def _look(arguments: list[str], role: str, *, at_failures: bool) -> int:
+    """Be one of those who look at a run from outside."""
+    if at_failures:
+        from disbatch.report import failures  # noqa: PLC0415 - as in `_play`
+
+        return failures.main(arguments)
+    from disbatch.monitor import process as monitor  # noqa: PLC0415 - as above
+
+    return monitor.main(arguments, role)
 
 
 def _check_working_directory() -> None:

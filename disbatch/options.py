@@ -39,6 +39,7 @@ CONTEXT_ROLE = "--context"
 ENGINE_ROLE = "--engine"
 MONITOR_ROLE = "--mon"
 STATUS_ROLE = "--status"
+FAILURES_ROLE = "--failures"
 HEARTBEATS_IN_PATIENCE = 3
 """How often a host has to be able to say that it is there before it is given up."""
 
@@ -46,6 +47,9 @@ STOPPABLE = ("context", "engine")
 
 RESUME_ADVICE = "to go on where this run left off: "
 """What a driver says before a command that `resume_command` has made."""
+
+RETRY_ADVICE = "to run again what failed: "
+"""What it says before such a command that retries."""
 
 OF_ENVIRONMENT = Address("", 0)
 """Stands for the key-value store that the environment names."""
@@ -391,6 +395,12 @@ class ContextRoleOptions(ContextOptions, JoinOptions):
     cpus_per_task: float | None = _cores_per_task("what the run was started with")
     label: str | None = _label("SSH and a number, in the order of coming")
     tasks_per_node: int | None = _tasks_per_node("what the run was started with")
+    failures: bool = option(
+        "--failures",
+        default=False,
+        group=FAILURES,
+        help="add nothing: print what has failed in the run so far, and of what, and how to run it again",
+    )
     kvs_env: bool = option(
         "--kvs-env",
         default=False,
@@ -416,7 +426,7 @@ class ContextRoleOptions(ContextOptions, JoinOptions):
         group=OTHER,
         help="add nothing: print how the run goes",
     )
-    json: bool = _as_json("--status")
+    json: bool = _as_json("--status or --failures")
     stop: tuple[str, ...] = option(
         "--stop",
         metavar=("KIND", "NAME"),
@@ -426,6 +436,20 @@ class ContextRoleOptions(ContextOptions, JoinOptions):
         "engine h2), finish what runs there and leave; a number is a name too, that of the log file",
     )
     token: str = option("--token", metavar="TOKEN", default="", group=OTHER, help="", hidden=True)
+
+
+@record
+class FailuresOptions:
+    """What a user may ask of those who tell what failed in runs."""
+
+    status_files: tuple[str, ...] = option(
+        metavar="STATUSFILE",
+        many=True,
+        group=FAILURES,
+        path=True,
+        help="status file of a run, or of several that resume one another: what has succeeded in one has not failed",
+    )
+    json: bool = option("--json", default=False, group=OTHER, help="as JSON, for scripts")
 
 
 @record
@@ -472,8 +496,15 @@ DRIVER = Role(
     epilog="For example, %(prog)s -s localhost:4,otherhost:16 Tasks runs the lines of Tasks, four at once on this "
     "machine and sixteen at once on another. The exit status is 0 when the run went to its end, 1 when it did not, 2 "
     "for a mistake in the options, 130 or 143 after Ctrl-C or SIGTERM. %(prog)s --mon FILE shows a run that goes on, "
-    "and %(prog)s --status FILE prints how it goes, where FILE is that of the run whose name ends in _observer.txt.",
+    "and %(prog)s --status FILE prints how it goes, where FILE is that of the run whose name ends in _observer.txt. "
+    "%(prog)s --failures STATUSFILE tells what has failed in a run, and of what.",
     version=__version__,
+)
+FAILURES_OF_RUN = Role(
+    FailuresOptions,
+    "Tell what failed in a run, by its status file: failures of one cause together, with an example of each.",
+    (FAILURES, OTHER),
+    usage="%(prog)s STATUSFILE ... [--json]",
 )
 CONTEXT = Role(
     ContextRoleOptions,
@@ -516,18 +547,28 @@ def parse_context(arguments: Sequence[str], program: str) -> ContextRoleOptions:
             ("--kvs-env", options.kvs_env),
             ("--mon", options.mon),
             ("--status", options.status),
+            ("--failures", options.failures),
         )
         if given
     ]
     if len(instead) > 1:
         raise UsageError(f"{' and '.join(instead)} exclude one another", "give one of them, and then the other")
-    if options.json and not options.status:
-        raise UsageError("--json needs --status", "name what is to be printed")
+    if options.json and not (options.status or options.failures):
+        raise UsageError("--json needs --status or --failures", "name what is to be printed")
     _check_retirement(options)
     if options.now and not options.stop:
         raise UsageError("--now needs --stop", "name what is to be stopped")
     if not options.run:
         raise UsageError(f"{CONTEXT_ROLE} is told its run by the run's script", "call that, <unique id>_dbUtil.sh")
+    return options
+
+
+def parse_failures(arguments: Sequence[str]) -> FailuresOptions:
+    """Options of those who tell what failed; raises as `parse_driver` does."""
+    program = f"disbatch {FAILURES_ROLE}"
+    options: FailuresOptions = parse(FAILURES_OF_RUN, arguments, program)
+    if not options.status_files:
+        raise UsageError("the following arguments are required: STATUSFILE", f"see {program} --help")
     return options
 
 

@@ -77,6 +77,7 @@ def main(asked: DriverOptions, resume_command: Callable[..., str]) -> int:
 
 def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..., str]) -> int:
     """Go through the run, clear away what is of no use after it, and sum up."""
+    began = time.monotonic()
     files, log, recorder = beginning.files, beginning.log, beginning.recorder
     loop = EventLoop()
     controller = Controller(_settings(asked, files))
@@ -84,10 +85,9 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
     recorded = _Recorded()
     if mail is not None:
         recorded.listeners.append(mail.recorded)
-    context = _own_context(asked, beginning)
     run = Run(files.job, __version__, os.uname().nodename, time.time())
     display = Display(loop, asked.progress)
-    driver = DriverLoop(loop, controller, recorder, run, context, log, tell, recorded, display)
+    driver = DriverLoop(loop, controller, recorder, run, _own_context(asked, beginning), log, tell, recorded, display)
     let_signals_through()
     command: TaskCommand | None = None
     end: EndRun | None = None
@@ -127,6 +127,7 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
         controller,
         _shown(files.status, asked),
         resume_command,
+        time.monotonic() - began,
         complete=complete,
         resumed=beginning.earlier is not None,
         retry=asked.retry,

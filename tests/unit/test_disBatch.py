@@ -21,7 +21,7 @@ from disbatch.kvsstcp.client import KVSClient
 from disbatch.kvsstcp.thread import KVSServerThread
 from disbatch.kvsstcp.wire import JSON
 from disbatch.messages import STATE_KEY
-from disbatch.options import RESUME_ADVICE
+from disbatch.options import RESUME_ADVICE, RETRY_ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -326,7 +326,8 @@ def test_a_wait_at_the_end_that_is_interrupted_kills_the_driver(
 
 
 def test_what_a_driver_advises_is_passed_on_if_it_can_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = f"disbatch: 3 tasks finished\ndisbatch: {RESUME_ADVICE}disbatch --taskserver gone:1 -r status\n"
+    advice = "".join(f"disbatch: {kind}disbatch --taskserver gone:1 -r s\n" for kind in (RETRY_ADVICE, RESUME_ADVICE))
+    said = f"disbatch: 3 tasks finished\n{advice}"
     code = f"import sys; sys.stderr.write({said!r}); sys.exit(1)"
     monkeypatch.setattr(disBatch, "disbatch_command", lambda: (sys.executable, "-c", code))
     terminal = io.StringIO()

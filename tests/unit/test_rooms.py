@@ -67,6 +67,8 @@ PURE = {
     "monitor/model.py",
     "monitor/render.py",
     "monitor/status.py",
+    "report/causes.py",
+    "report/wording.py",
 }
 """Files that decide and do nothing: their clock, files, randomness and environment come in as arguments."""
 

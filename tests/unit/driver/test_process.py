@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 import sys
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -170,6 +171,8 @@ class ProcessBench(Bench):
         self.wanted: list[Address | None] = []
         self.meanwhile: Callable[[Run], None] = lambda _: None
         self._capsys = capsys
+        self.courses: list[str] = []
+        """What was said of how long runs took."""
         monkeypatch.setattr(address, "listen", self._listen)
         monkeypatch.setattr(address, "advertised", self._advertised)
         monkeypatch.setattr(process, "DriverLoop", functools.partial(Run, self))
@@ -209,8 +212,10 @@ class ProcessBench(Bench):
 
     @property
     def told(self) -> list[str]:
-        """Lines that the user has been told since the last time."""
-        return self._capsys.readouterr().err.splitlines()
+        """Lines that the user has been told since the last time, but for the one that says how long a run took."""
+        lines = self._capsys.readouterr().err.splitlines()
+        self.courses += [line for line in lines if line.startswith("disbatch: took ")]
+        return [line for line in lines if not line.startswith("disbatch: took ")]
 
     @property
     def log(self) -> str:
@@ -828,6 +833,20 @@ def test_paths_are_shown_as_the_user_writes_them(bench: ProcessBench, prefix: st
     bench.tasks_finish_meanwhile(2)
     bench.main("-p", prefix.format(bench.folder))
     assert bench.told == [f"disbatch: 2 tasks finished; status file: {shown.format(bench.folder)}"]
+
+
+def test_how_long_the_run_took_is_told_by_a_clock_that_never_jumps(
+    bench: ProcessBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(run: Run) -> None:
+        run.controller.counts.finished = 1
+        later = time.monotonic() + 3725
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+
+    bench.meanwhile = meanwhile
+    bench.main()
+    assert bench.told
+    assert bench.courses == ["disbatch: took 1 h 2 min"]
 
 
 def test_a_run_cut_short_tells_how_to_go_on(bench: ProcessBench) -> None:
