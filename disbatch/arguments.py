@@ -47,10 +47,10 @@ def option(
 ) -> Any:  # noqa: ANN401 - each field declares its type
     """Declare a field of an options class as an option; without flags it is a positional argument.
 
-    `many`: a tuple that grows with each use. `words`: a tuple of so many words, empty by default. A default of False
-    makes a switch. `alone`: what an option means that is given without a value. `group`: its heading in the help.
-    `path`: a shell completes it with names of files. What is `hidden` is not in the help, but in the reference, if it
-    has a text.
+    `many`: a tuple that grows with each use, or each positional argument. `words`: a tuple of so many words, empty by
+    default. A default of False makes a switch. `alone`: what an option means that is given without a value. `group`:
+    its heading in the help. `path`: a shell completes it with names of files. What is `hidden` is not in the help, but
+    in the reference, if it has a text.
     """
     of_tuple = many or words > 1
     return Option(
@@ -104,14 +104,18 @@ def parse(role: Role, arguments: Sequence[str], program: str) -> Any:  # noqa: A
 def _plain_values(declared: dict[str, Option], arguments: Sequence[str]) -> dict[str, Any]:
     """Return the values of arguments that hold no mistake and are written in a usual way; raises KeyError, ValueError.
 
-    Usual are `-e`, `-c 2`, `--label A`, `--label=A`, and one positional argument that does not begin with a dash.
+    Usual are `-e`, `-c 2`, `--label A`, `--label=A`, and positional arguments that do not begin with a dash.
     """
     names = {flag: name for name, option in declared.items() for flag in option.flags or ("",)}
     values: dict[str, Any] = {}
     words = iter(arguments)
     for word in words:
         if not word.startswith("-"):
-            values[names.pop("")] = word
+            name = names[""]
+            if declared[name].many:
+                values[name] = (*values.get(name, ()), word)
+            else:
+                values[names.pop("")] = word
             continue
         flag, joined, text = word.partition("=")
         name = names[flag]

@@ -27,7 +27,7 @@ from disbatch.kvsstcp.thread import KVSServerThread
 from disbatch.kvsstcp.wire import JSON
 from disbatch.launching import disbatch_command
 from disbatch.messages import STATE_KEY
-from disbatch.options import RESUME_ADVICE
+from disbatch.options import RESUME_ADVICE, RETRY_ADVICE
 from disbatch.taskfile import TaskParser
 from disbatch.tasks import Task
 
@@ -263,7 +263,7 @@ class _Driver:
         assert self._process.stderr is not None  # noqa: S101 - asked for above
         with self._process.stderr as lines:
             for line in lines:
-                if line.startswith(f"disbatch: {RESUME_ADVICE}"):
+                if line.startswith((f"disbatch: {RESUME_ADVICE}", f"disbatch: {RETRY_ADVICE}")):
                     continue  # nobody can follow it: the store that the command names ends with this program
                 self._lines.append(line.strip())
                 if sys.stderr is not None:

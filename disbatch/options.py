@@ -39,6 +39,8 @@ CONTEXT_ROLE = "--context"
 ENGINE_ROLE = "--engine"
 MONITOR_ROLE = "--mon"
 STATUS_ROLE = "--status"
+FAILURES_ROLE = "--failures"
+PAGE_ROLE = "--web-page"
 HEARTBEATS_IN_PATIENCE = 3
 """How often a host has to be able to say that it is there before it is given up."""
 
@@ -46,6 +48,11 @@ STOPPABLE = ("context", "engine")
 
 RESUME_ADVICE = "to go on where this run left off: "
 """What a driver says before a command that `resume_command` has made."""
+
+RETRY_ADVICE = "to run again what failed: "
+"""What it says before such a command that retries."""
+LOOPBACK = Address("127.0.0.1", 0)
+"""Where the web page is unless the user wants it elsewhere."""
 
 OF_ENVIRONMENT = Address("", 0)
 """Stands for the key-value store that the environment names."""
@@ -371,6 +378,22 @@ class DriverOptions(ContextOptions):
         help="the address of this machine that the other hosts of the run connect to; port 0: any free one (default: "
         "listen at all addresses, and tell the others one that leads here)",
     )
+    web: bool = option(
+        "-w",
+        "--web",
+        default=False,
+        group=OTHER,
+        help="show the run in a browser: print the URL of a page that tells how it goes, with buttons that stop hosts",
+    )
+    web_address: Address = option(
+        "--web-address",
+        metavar="HOST:PORT",
+        convert=address,
+        default=LOOPBACK,
+        group=OTHER,
+        help="with -w: the address of this machine that the page is at; port 0: any free one (default: 127.0.0.1:0, "
+        "which no other machine reaches)",
+    )
 
 
 @record
@@ -391,6 +414,12 @@ class ContextRoleOptions(ContextOptions, JoinOptions):
     cpus_per_task: float | None = _cores_per_task("what the run was started with")
     label: str | None = _label("SSH and a number, in the order of coming")
     tasks_per_node: int | None = _tasks_per_node("what the run was started with")
+    failures: bool = option(
+        "--failures",
+        default=False,
+        group=FAILURES,
+        help="add nothing: print what has failed in the run so far, and of what, and how to run it again",
+    )
     kvs_env: bool = option(
         "--kvs-env",
         default=False,
@@ -416,7 +445,7 @@ class ContextRoleOptions(ContextOptions, JoinOptions):
         group=OTHER,
         help="add nothing: print how the run goes",
     )
-    json: bool = _as_json("--status")
+    json: bool = _as_json("--status or --failures")
     stop: tuple[str, ...] = option(
         "--stop",
         metavar=("KIND", "NAME"),
@@ -426,6 +455,20 @@ class ContextRoleOptions(ContextOptions, JoinOptions):
         "engine h2), finish what runs there and leave; a number is a name too, that of the log file",
     )
     token: str = option("--token", metavar="TOKEN", default="", group=OTHER, help="", hidden=True)
+
+
+@record
+class FailuresOptions:
+    """What a user may ask of those who tell what failed in runs."""
+
+    status_files: tuple[str, ...] = option(
+        metavar="STATUSFILE",
+        many=True,
+        group=FAILURES,
+        path=True,
+        help="status file of a run, or of several that resume one another: what has succeeded in one has not failed",
+    )
+    json: bool = option("--json", default=False, group=OTHER, help="as JSON, for scripts")
 
 
 @record
@@ -463,6 +506,11 @@ class ObserverRoleOptions:
     json: bool = _as_json("--status")
 
 
+@record
+class PageRoleOptions(JoinOptions):
+    """The command line of a web page; what must not be seen in it comes through its standard input."""
+
+
 DRIVER = Role(
     DriverOptions,
     "Run a file of tasks, one bash command a line, over the cores of this machine and of other hosts, and write down "
@@ -472,8 +520,15 @@ DRIVER = Role(
     epilog="For example, %(prog)s -s localhost:4,otherhost:16 Tasks runs the lines of Tasks, four at once on this "
     "machine and sixteen at once on another. The exit status is 0 when the run went to its end, 1 when it did not, 2 "
     "for a mistake in the options, 130 or 143 after Ctrl-C or SIGTERM. %(prog)s --mon FILE shows a run that goes on, "
-    "and %(prog)s --status FILE prints how it goes, where FILE is that of the run whose name ends in _observer.txt.",
+    "and %(prog)s --status FILE prints how it goes, where FILE is that of the run whose name ends in _observer.txt. "
+    "%(prog)s --failures STATUSFILE tells what has failed in a run, and of what.",
     version=__version__,
+)
+FAILURES_OF_RUN = Role(
+    FailuresOptions,
+    "Tell what failed in a run, by its status file: failures of one cause together, with an example of each.",
+    (FAILURES, OTHER),
+    usage="%(prog)s STATUSFILE ... [--json]",
 )
 CONTEXT = Role(
     ContextRoleOptions,
@@ -483,6 +538,11 @@ CONTEXT = Role(
 ENGINE = Role(
     EngineRoleOptions,
     "Run the tasks of one host. A run starts its engines itself; this is not for use by hand.",
+    GROUPS,
+)
+PAGE = Role(
+    PageRoleOptions,
+    "Serve the web page of a run. A run starts it itself (-w); this is not for use by hand.",
     GROUPS,
 )
 
@@ -516,18 +576,28 @@ def parse_context(arguments: Sequence[str], program: str) -> ContextRoleOptions:
             ("--kvs-env", options.kvs_env),
             ("--mon", options.mon),
             ("--status", options.status),
+            ("--failures", options.failures),
         )
         if given
     ]
     if len(instead) > 1:
         raise UsageError(f"{' and '.join(instead)} exclude one another", "give one of them, and then the other")
-    if options.json and not options.status:
-        raise UsageError("--json needs --status", "name what is to be printed")
+    if options.json and not (options.status or options.failures):
+        raise UsageError("--json needs --status or --failures", "name what is to be printed")
     _check_retirement(options)
     if options.now and not options.stop:
         raise UsageError("--now needs --stop", "name what is to be stopped")
     if not options.run:
         raise UsageError(f"{CONTEXT_ROLE} is told its run by the run's script", "call that, <unique id>_dbUtil.sh")
+    return options
+
+
+def parse_failures(arguments: Sequence[str]) -> FailuresOptions:
+    """Options of those who tell what failed; raises as `parse_driver` does."""
+    program = f"disbatch {FAILURES_ROLE}"
+    options: FailuresOptions = parse(FAILURES_OF_RUN, arguments, program)
+    if not options.status_files:
+        raise UsageError("the following arguments are required: STATUSFILE", f"see {program} --help")
     return options
 
 
@@ -545,6 +615,12 @@ def parse_observer(arguments: Sequence[str], role: str) -> ObserverRoleOptions:
         raise UsageError("the following arguments are required: OBSERVERFILE", f"see {program} --help")
     if options.json and role != STATUS_ROLE:
         raise UsageError(f"--json needs {STATUS_ROLE}", "leave it out, or ask for that")
+    return options
+
+
+def parse_page(arguments: Sequence[str], program: str) -> PageRoleOptions:
+    """Options of a web page; raises as `parse_driver` does."""
+    options: PageRoleOptions = parse(PAGE, arguments, program)
     return options
 
 
@@ -568,12 +644,19 @@ def check_driver(options: DriverOptions) -> None:
             f"--heartbeat {options.heartbeat:g} is too slow for --heartbeat-patience {options.heartbeat_patience:g}",
             f"let the patience be {HEARTBEATS_IN_PATIENCE} times as long at least",
         )
-    if options.mail_frequency is not None and options.mail_to is None:
-        raise UsageError("--mailFreq needs --mailTo ADDR", "name the address that mails go to")
+    _check_companions(options)
     if not options.resume_from:
         for given, flag in ((options.retry, "-R"), (options.force_resume, "--force-resume")):
             if given:
                 raise UsageError(f"{flag} needs -r STATUSFILE", "name the status file of the run to resume")
+
+
+def _check_companions(options: DriverOptions) -> None:
+    """See that what only says more about another option does not stand alone."""
+    if options.mail_frequency is not None and options.mail_to is None:
+        raise UsageError("--mailFreq needs --mailTo ADDR", "name the address that mails go to")
+    if options.web_address != LOOPBACK and not options.web:
+        raise UsageError("--web-address needs -w", "ask for a web page with -w")
 
 
 def _check_retirement(options: ContextOptions) -> None:

@@ -55,7 +55,8 @@ def _add_argument(target: argparse._ArgumentGroup, name: str, declared: Option) 
     shown = argparse.SUPPRESS if declared.hidden else declared.help
     if not declared.flags:
         # That it is there is for `parse` to see to: argparse would not tell of an unknown option before it has come.
-        action = target.add_argument(name, metavar=declared.metavar, help=shown)
+        number = "*" if declared.many else None
+        action = target.add_argument(name, metavar=declared.metavar, help=shown, nargs=number)
         action.required = False
         return action
     arguments: dict[str, Any] = {"dest": name, "default": declared.default, "help": shown}
@@ -87,11 +88,15 @@ def _argument_type(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 def parse(role: Role, arguments: Sequence[str], program: str) -> Any:  # noqa: ANN401 - the role's options
     """Options of a role, as `arguments.parse` gives them."""
     reader = parser(role, program)
-    namespace = vars(reader.parse_args(arguments))
+    options = declared_by(role.options)
+    several = any(declared.many and not declared.flags for declared in options.values())
+    # Options may stand between several arguments, too; what lets them does not know what a `--` is for.
+    read = reader.parse_intermixed_args if several and "--" not in arguments else reader.parse_args
+    namespace = vars(read(arguments))
     values: dict[str, Any] = {}
-    for name, declared in declared_by(role.options).items():
+    for name, declared in options.items():
         given = namespace[name]
-        if given == [] or (declared.many and [] in (given or ())):
+        if declared.flags and (given == [] or (declared.many and [] in (given or ()))):
             # What argparse makes of it before Python 3.13.
             reader.error(f"argument {'/'.join(declared.flags)}: '--' cannot be its value")
         values[name] = tuple(given or ()) if declared.default == () else given

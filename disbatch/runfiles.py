@@ -24,6 +24,12 @@ STREAM_NAME = "STREAM"
 STDIN_NAME = "stdin"
 """What a task file is called that comes through standard input."""
 
+STATUS_ENDING = "_status.txt"
+"""What the name of a status file ends with."""
+
+SCRIPT_ENDING = "_dbUtil.sh"
+"""What the name of a run's script ends with."""
+
 
 @record
 class RunFiles:
@@ -44,7 +50,7 @@ class RunFiles:
     @property
     def status(self) -> str:
         """The status file."""
-        return f"{self.unique_id}_status.txt"
+        return f"{self.unique_id}{STATUS_ENDING}"
 
     @property
     def driver_log(self) -> str:
@@ -54,7 +60,7 @@ class RunFiles:
     @property
     def script(self) -> str:
         """The script that adds contexts and starts engines; it holds the secrets that give the rights to do so."""
-        return f"{self.unique_id}_dbUtil.sh"
+        return f"{self.unique_id}{SCRIPT_ENDING}"
 
     @property
     def kvs_address(self) -> str:
@@ -65,6 +71,16 @@ class RunFiles:
     def observer(self) -> str:
         """Tells observers where the store is while the run goes on; it holds a secret that shows its state alone."""
         return f"{self.unique_id}_observer.txt"
+
+    @property
+    def url(self) -> str:
+        """Holds the URL of the web page while there is one; whoever knows that may look at the run, and stop hosts."""
+        return f"{self.unique_id}_url"
+
+    @property
+    def page_log(self) -> str:
+        """The web page's log."""
+        return f"{self.unique_id}_web.log"
 
     def context_launch_log(self, pid: int) -> str:
         """What the context prints that the driver with this pid starts."""

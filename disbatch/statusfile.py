@@ -198,15 +198,24 @@ def _seconds(field: str) -> float:
 
 
 def _snippet(field: str) -> str:
+    # What `repr` makes of a text has no other form; anything else is not to be taken for an expression.
+    quote, body = field[:1], field[1:-1]
+    if quote not in ("'", '"'):
+        raise ValueError("no quoted text")
+    is_plain = field.endswith(quote, 1) and quote not in body and body.isprintable()
+    if is_plain and "\\" not in body.replace("\\n", ""):
+        return body.replace("\\n", "\n")  # nearly all are of this form, which costs a tenth to read
     import ast  # noqa: PLC0415 - as in `report`
 
-    # What `repr` makes of a text has no other form; anything else is not to be taken for an expression.
-    if field[:1] not in ("'", '"'):
-        raise ValueError("no quoted text")
     text = ast.literal_eval(field)
     if not isinstance(text, str):
         raise TypeError("an expression that is no text")
     return text
+
+
+def snippet_text(field: str) -> str:
+    """Text that a snippet's field stands for; one of an earlier version that is not of today's form stays as it is."""
+    return str(_read(field, _snippet))
 
 
 _FILE_SHIFT = 44
@@ -282,8 +291,8 @@ def read_into(resume: Resume, name: str, lines: Iterable[bytes], file_number: in
         try:
             resume.note(line, place)
         except StatusFileError as error:
-            if not _is_header(line):
-                if not found and not any(_RECORD.match(other) or _is_header(other) for other in remaining):
+            if not is_header(line):
+                if not found and not any(_RECORD.match(other) or is_header(other) for other in remaining):
                     raise _no_status_file(name) from None
                 message = f"{name}: line {number} is no line of a status file: {error.message}"
                 raise StatusFileError(message, "remove the line to have its task run again") from None
@@ -309,13 +318,24 @@ def lines_to_keep(
         place += len(line)
 
 
-def _is_header(line: bytes) -> bool:
+def check_beginning(name: str, line: bytes) -> None:
+    """Raise StatusFileError, which names the file by `name`, if no status file begins with that line.
+
+    One without a newline is torn.
+    """
+    whole = line.endswith(b"\n")
+    if not (is_header(line) or (_RECORD.match(line) if whole else _may_begin_a_file(line))):
+        raise _no_status_file(name)
+
+
+def is_header(line: bytes) -> bool:
+    """Whether that is the line of `--status-header`, of whatever version."""
     # The letters in the brackets have grown with the versions.
     return line.startswith(b"ROE[")
 
 
 def _may_begin_a_file(torn: bytes) -> bool:
-    return HEADER.startswith(torn) or _is_header(torn) or _BEGINNING.match(torn) is not None
+    return HEADER.startswith(torn) or is_header(torn) or _BEGINNING.match(torn) is not None
 
 
 def _no_status_file(name: str) -> StatusFileError:

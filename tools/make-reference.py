@@ -30,6 +30,7 @@ ROLES = (
     (options.DRIVER, "disbatch", "disbatch"),
     (options.CONTEXT, "dbUtil.sh", "<unique id>_dbUtil.sh"),
     (options.OBSERVER, "disbatch --mon, disbatch --status", "disbatch --mon|--status"),
+    (options.FAILURES_OF_RUN, "disbatch --failures", "disbatch --failures"),
 )
 
 

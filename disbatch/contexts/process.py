@@ -369,6 +369,8 @@ def main(arguments: Sequence[str], program: str) -> int:
     """Be a context; the exit status."""
     asked = options.parse_context(arguments, program)
     try:
+        if asked.failures:
+            return _tell_failures(asked)
         if asked.mon or asked.status:
             return _show(asked)
         return _steer(asked) if asked.kvs_env or asked.stop else _serve(asked)
@@ -385,6 +387,12 @@ def _is_over(run: str) -> bool:
     """Whether a run has ended in order: it takes away the files that tell where its store is."""
     files = RunFiles(run)
     return not any(map(os.path.exists, (files.kvs_address, files.observer)))
+
+
+def _tell_failures(asked: ContextRoleOptions) -> int:
+    from disbatch.report import failures  # noqa: PLC0415 - a context has no use for it
+
+    return failures.main_of_run(asked)
 
 
 def _show(asked: ContextRoleOptions) -> int:

@@ -132,8 +132,8 @@ class Finished(NamedTuple):
 
     @property
     def complaints(self) -> list[str]:
-        """Lines of its standard error."""
-        return self.stderr.splitlines()
+        """Lines of its standard error, but for the one that says how long a run took."""
+        return [line for line in self.stderr.splitlines() if not line.startswith("disbatch: took ")]
 
 
 class Workplace:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.support import DISBATCH, Finished, eventually, finish, read_status
+from tests.e2e.support import DISBATCH, eventually, finish, read_status
 from tests.hosts import not_here, why_no_small_disk
 
 if TYPE_CHECKING:
@@ -204,7 +204,8 @@ def test_a_log_on_a_full_disk_does_no_harm(work: Workplace, disk: SmallDisk) -> 
     disk.fill()
     work.write("tasks", "true", "true")
     done = finish(disk.start("-s", "localhost:2", "-p", "run", "--logfile", "disk/log", "tasks"))
-    assert done == Finished(0, "", "disbatch: 2 tasks finished; status file: run_status.txt\n")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.complaints == ["disbatch: 2 tasks finished; status file: run_status.txt"]
     assert (disk.seen / "log").read_bytes() == b""
     assert len(read_status(work.directory / "run_status.txt")) == 2
 

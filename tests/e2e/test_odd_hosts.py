@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disbatch import __version__
-from tests.e2e.support import CHECKOUT, DISBATCH, PATIENCE, eventually, read_status
+from tests.e2e.support import CHECKOUT, DISBATCH, PATIENCE, Finished, eventually, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +39,8 @@ def test_a_clock_that_jumps_decides_nothing(work: Workplace) -> None:
     lines = ["#DISBATCH PERENGINE START true", *["sleep 0.01"] * 20, "#DISBATCH BARRIER", *["sleep 0.01; false"] * 20]
     done = work.run("-s", "localhost:3", work.write("tasks", *lines).name, env={"PYTHONPATH": f"{place}:{CHECKOUT}"})
     assert done.returncode == 0
-    assert "40 tasks finished, 20 failed" in done.stderr
-    assert len(done.complaints) == 1
+    assert "40 tasks finished, 20 failed" in done.complaints[0]
+    assert done.complaints[1] == "disbatch: 20 failed, for 1 reason:"
     lines_of_tasks = work.status()
     assert len(lines_of_tasks) == 42
     starts = [line.start for line in lines_of_tasks]
@@ -57,7 +57,7 @@ def run_on(host: Host, work: Workplace, *arguments: str) -> list[str]:
     """Run disbatch on a host to its end, which is to be a success; what it complains of."""
     done = host.run([*DISBATCH, *arguments], env=work.environment, cwd=work.directory, timeout=2 * PATIENCE)
     assert done.returncode == 0, done.stderr
-    return done.stderr.splitlines()
+    return Finished(done.returncode, done.stdout, done.stderr).complaints
 
 
 def on(host: Host, *command: str | Path) -> None:

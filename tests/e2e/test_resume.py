@@ -58,8 +58,9 @@ def cut_to(path: Path, *task_ids: int) -> None:
 def test_nothing_left_to_do(work: Workplace, first: Path) -> None:
     done = run(work, "second", "-r", first.name)
     assert done.returncode == 0
-    assert done.complaints == [
-        "disbatch: 0 tasks finished, 3 skipped (1 of them had failed); status file: second_status.txt"
+    assert done.complaints[:2] == [
+        "disbatch: 0 tasks finished, 3 skipped (1 of them had failed); status file: second_status.txt",
+        "disbatch: 1 failed in an earlier run, for 1 reason:",
     ]
     assert ran(work) == []
     assert flags(work, "second") == [(0, "   S"), (1, "R  S"), (2, "   S")]
@@ -164,7 +165,7 @@ def test_a_task_that_differs(work: Workplace, first: Path, tasks: list[str], tol
     forced = run(work, "third", "--force-resume", "-r", first.name, tasks="changed")
     assert forced.returncode == 0
     assert told in forced.complaints[0]
-    assert "3 skipped" in forced.complaints[-1]
+    assert any("3 skipped" in line for line in forced.complaints)
     assert ran(work) == []
 
 

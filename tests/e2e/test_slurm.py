@@ -356,7 +356,7 @@ def test_nodes_that_nothing_is_left_for_are_given_back_while_others_work(site: S
     assert site.ends(job) == "COMPLETED"
     assert [line.return_code for line in site.work.status()] == [0] * 4
     assert "4 tasks finished" in site.output(job)
-    assert len(site.output(job).splitlines()) == 1
+    assert len(site.output(job).splitlines()) == 2
     assert not list(site.work.directory.glob("*resize*"))
 
 

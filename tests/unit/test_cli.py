@@ -14,6 +14,8 @@ from disbatch.driver import process as driver
 from disbatch.engine import process as engine
 from disbatch.errors import DisbatchError, TaskFileError, UsageError
 from disbatch.monitor import process as monitor
+from disbatch.report import failures
+from disbatch.web import process as page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +45,18 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], object
         seen.append(("monitor", list(arguments), role))
         return 8
 
+    def play_failures(arguments: Sequence[str]) -> int:
+        seen.append(("failures", list(arguments), None))
+        return 9
+
     monkeypatch.setattr(monitor, "main", play_monitor)
+    monkeypatch.setattr(failures, "main", play_failures)
+
+    def play_page(arguments: Sequence[str]) -> int:
+        seen.append(("page", list(arguments), None))
+        return 10
+
+    monkeypatch.setattr(page, "main", play_page)
     monkeypatch.setattr(driver, "main", play_driver)
     monkeypatch.setattr(context, "main", play_context)
     monkeypatch.setattr(engine, "main", play_engine)
@@ -55,17 +68,19 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], object
     ("arguments", "role"),
     [
         (["--engine", "--rank=3"], ("engine", ["--rank=3"], None)),
+        (["--web-page", "--run=a"], ("page", ["--run=a"], None)),
         (["--context", "-s", "a:1"], ("context", ["-s", "a:1"], "dbUtil.sh")),
         (["--mon", "file"], ("monitor", ["file"], "--mon")),
         (["--status", "file", "--json"], ("monitor", ["file", "--json"], "--status")),
         (["-s", "a:1", "Tasks"], ("driver", ["disbatch", "-s", "a:1", "Tasks", "-r", "status"], "Tasks")),
+        (["--failures", "a", "--json", "b"], ("failures", ["a", "--json", "b"], None)),
         (["Tasks", "-e"], ("driver", ["disbatch", "Tasks", "-e", "-r", "status"], "Tasks")),
     ],
 )
 def test_the_first_argument_names_the_role(
     played: list[tuple[str, list[str], object]], arguments: list[str], role: tuple[str, list[str], object]
 ) -> None:
-    exit_status = {"driver": 5, "context": 6, "engine": 7, "monitor": 8}[role[0]]
+    exit_status = {"driver": 5, "context": 6, "engine": 7, "monitor": 8, "failures": 9, "page": 10}[role[0]]
     assert cli.main(arguments) == exit_status
     assert played == [role]
 

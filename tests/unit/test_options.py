@@ -28,11 +28,13 @@ from disbatch.options import (
     ContextRoleOptions,
     DriverOptions,
     EngineRoleOptions,
+    FailuresOptions,
     JoinOptions,
     ObserverRoleOptions,
     check_driver,
     parse_context,
     parse_driver,
+    parse_failures,
     parse_observer,
     resume_command,
 )
@@ -103,6 +105,10 @@ DRIVER_OPTIONS: list[tuple[list[str], str, object]] = [
     (["--mailTo", "me@example.org"], "mail_to", "me@example.org"),
     (["--mailTo", "me", "--mailFreq", "20"], "mail_frequency", 20),
     (["--no-fsync"], "no_fsync", True),
+    (["-w"], "web", True),
+    (["--web"], "web", True),
+    (["-w", "--web-address", "h1:8080"], "web_address", Address("h1", 8080)),
+    (["-w", "--web-address=[::1]:0"], "web_address", Address("::1", 0)),
     (["-p", "out/run 1"], "prefix", "out/run 1"),
     (["--prefix", "out"], "prefix", "out"),
     (["-r", "a"], "resume_from", ("a",)),
@@ -137,6 +143,8 @@ OPTIONS: dict[type, list[tuple[list[str], str, object]]] = {
     ContextRoleOptions: [
         *CONTEXT_OPTIONS,
         *JOIN_OPTIONS,
+        (["--failures"], "failures", True),
+        (["--failures", "--json"], "json", True),
         (["--kvs-env"], "kvs_env", True),
         (["--mon"], "mon", True),
         (["--status"], "status", True),
@@ -351,6 +359,7 @@ def test_what_goes_together_is_accepted(options: dict[str, Any]) -> None:
         ({"retry": True}, "-R needs -r STATUSFILE (name the status file of the run to resume)"),
         ({"force_resume": True}, "--force-resume needs -r STATUSFILE (name the status file of the run to resume)"),
         ({"mail_frequency": 1}, "--mailFreq needs --mailTo ADDR (name the address that mails go to)"),
+        ({"web_address": Address("", 80)}, "--web-address needs -w (ask for a web page with -w)"),
         ({"mail_frequency": 3}, "--mailFreq needs --mailTo ADDR (name the address that mails go to)"),
         (
             {"startup_only": True, "ssh_nodes": SOME_HOSTS},
@@ -422,7 +431,11 @@ def test_options_of_a_context_are_read() -> None:
             "--stop and --kvs-env exclude one another (give one of them, and then the other)",
         ),
         (["--mon", "--status"], "--mon and --status exclude one another (give one of them, and then the other)"),
-        (["--json"], "--json needs --status (name what is to be printed)"),
+        (
+            ["--failures", "--kvs-env"],
+            "--kvs-env and --failures exclude one another (give one of them, and then the other)",
+        ),
+        (["--json"], "--json needs --status or --failures (name what is to be printed)"),
         (["--run=r", "--retire-cmd=free", "-s", "a:1"], RETIRES_HOSTS),
         (["-s", "a:1"], "--context is told its run by the run's script (call that, <unique id>_dbUtil.sh)"),
     ],
@@ -456,6 +469,25 @@ def test_the_help_of_a_run_tells_how_to_look_at_one() -> None:
     text = " ".join(parser(DRIVER, "disbatch").format_help().split())
     for command in ("disbatch --mon FILE", "disbatch --status FILE"):
         assert command in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"),
+    [
+        (["a"], FailuresOptions(("a",))),
+        (["a", "--json", "b c"], FailuresOptions(("a", "b c"), json=True)),
+        (["--", "--json"], FailuresOptions(("--json",))),
+    ],
+)
+def test_status_files_are_named_to_those_who_tell_what_failed(arguments: list[str], read: FailuresOptions) -> None:
+    assert parse_failures(arguments) == read
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_somebody_has_to_name_a_status_file_to_them(arguments: list[str]) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_failures(arguments)
+    assert str(error.value) == "the following arguments are required: STATUSFILE (see disbatch --failures --help)"
 
 
 # Help.

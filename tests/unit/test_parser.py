@@ -13,7 +13,7 @@ from hypothesis import given
 from disbatch import arguments, parser
 from disbatch.arguments import declared_by
 from disbatch.errors import UsageError
-from disbatch.options import CONTEXT, DRIVER, ENGINE, DriverOptions
+from disbatch.options import CONTEXT, DRIVER, ENGINE, FAILURES_OF_RUN, DriverOptions, FailuresOptions
 from disbatch.values import SshNode
 
 if TYPE_CHECKING:
@@ -46,10 +46,16 @@ def comes_of(parse: Callable[[Role, Sequence[str], str], Any], role: Role, line:
             return out.getvalue()
 
 
-@pytest.mark.parametrize("role", [DRIVER, CONTEXT, ENGINE])
+@pytest.mark.parametrize("role", [DRIVER, CONTEXT, ENGINE, FAILURES_OF_RUN])
 @given(line=command_lines)
 def test_what_is_read_without_argparse_is_what_it_reads(role: Role, line: list[str]) -> None:
     assert comes_of(arguments.parse, role, line) == comes_of(parser.parse, role, line)
+
+
+@pytest.mark.parametrize("line", [["a", "--json", "b"], ["a", "b", "--json"], ["--json", "--", "a", "b"]])
+def test_arguments_of_which_there_may_be_several_stand_anywhere(line: list[str]) -> None:
+    assert arguments.parse(FAILURES_OF_RUN, line, "disbatch") == FailuresOptions(("a", "b"), json=True)
+    assert parser.parse(FAILURES_OF_RUN, line, "disbatch") == FailuresOptions(("a", "b"), json=True)
 
 
 def test_what_is_written_in_an_unusual_way_is_read_too() -> None:

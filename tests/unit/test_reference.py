@@ -12,7 +12,7 @@ from disbatch.engine.environment import TaskEnvironment
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.endpoint import HOST_VARIABLE, PORT_VARIABLE
 from disbatch.messages import EngineAdmitted, Lease
-from disbatch.options import ContextRoleOptions, DriverOptions, ObserverRoleOptions
+from disbatch.options import ContextRoleOptions, DriverOptions, FailuresOptions, ObserverRoleOptions
 from disbatch.runfiles import RunFiles, beginning_name, set_aside_name
 from disbatch.statusfile import HEADER
 from disbatch.tasks import Task
@@ -41,8 +41,13 @@ def test_the_page_of_options_is_up_to_date() -> None:
 
 
 def test_every_option_that_is_for_users_has_its_line() -> None:
-    driver, context, observer = made().split("\n## ")[1:]
-    roles = ((driver, DriverOptions), (context, ContextRoleOptions), (observer, ObserverRoleOptions))
+    driver, context, observer, failures = made().split("\n## ")[1:]
+    roles = (
+        (driver, DriverOptions),
+        (context, ContextRoleOptions),
+        (observer, ObserverRoleOptions),
+        (failures, FailuresOptions),
+    )
     for page, role in roles:
         for declared in declared_by(role).values():
             for flag in declared.flags:

@@ -35,6 +35,11 @@ PURE = {
     "values.py",
     "runfiles.py",
     "credentials.py",
+    "handover.py",
+    "web/gate.py",
+    "web/history.py",
+    "web/search.py",
+    "web/view.py",
     "kvsstcp/wire.py",
     "kvsstcp/store.py",
     "kvsstcp/auth.py",
@@ -67,6 +72,8 @@ PURE = {
     "monitor/model.py",
     "monitor/render.py",
     "monitor/status.py",
+    "report/causes.py",
+    "report/wording.py",
 }
 """Files that decide and do nothing: their clock, files, randomness and environment come in as arguments."""
 
