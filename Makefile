@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .PHONY: help setup system-packages test lint unit chaos attack reference pictures demo build clean compared-programs \
     bench bench-throughput bench-latency bench-startup bench-resume bench-idle bench-growth bench-loss bench-launches \
-    bench-scale bench-slurm bench-store bench-attack bench-digest
+    bench-scale bench-slurm bench-store bench-attack bench-digest bench-web
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -26,7 +26,7 @@ $(READY): pyproject.toml tools/make-venv.sh
 	tools/make-venv.sh "$(VENV)" $(PYTHON)
 	touch $@
 
-system-packages:  ## install the Debian packages that tests with real ssh, Slurm and shells need (root, with apt-get)
+system-packages:  ## install the Debian packages that tests with real ssh, Slurm, shells and a browser need (root, with apt-get)
 	tools/install-system-packages.sh
 
 test: $(READY) system-packages lint  ## lint, then all tests
@@ -49,8 +49,9 @@ attack: $(READY)  ## attack the key-value store for MINUTES
 reference: $(READY)  ## write docs/reference/options.md anew, from the declaration of the options
 	$(BIN)/python tools/make-reference.py
 
-pictures: $(READY)  ## write docs/pictures anew
+pictures: $(READY)  ## write docs/pictures anew (with Chromium)
 	$(BIN)/python tools/make-picture.py
+	$(BIN)/python tools/make-picture-of-page.py
 
 demo: $(READY)  ## run an example on all cores of this machine and show what comes of it
 	tools/demo.sh "$(BIN)/disbatch"
@@ -92,6 +93,9 @@ bench-launches: $(READY)  ## measure what it takes to start engines on up to a t
 
 bench-attack: $(READY)  ## measure what strangers who attack the driver take from a run
 	$(BIN)/python -m benchmarks.attack
+
+bench-web: $(READY)  ## measure what a web page that many look at takes from a run
+	$(BIN)/python -m benchmarks.web
 
 bench-store: $(READY)  ## measure what connections to the key-value store cost
 	$(BIN)/python -m benchmarks.store

@@ -61,14 +61,8 @@ def _play(arguments: list[str]) -> int:
 
     # Each role's modules are imported for that role alone: an engine starts in the time of what it needs.
     role = arguments[0] if arguments else ""
-    if role == options.ENGINE_ROLE:
-        from disbatch.engine import process as engine  # noqa: PLC0415 - see above
-
-        return engine.main(arguments[1:])
-    if role == options.CONTEXT_ROLE:
-        from disbatch.contexts import process as context  # noqa: PLC0415 - see above
-
-        return context.main(arguments[1:], program="dbUtil.sh")
+    if role in (options.ENGINE_ROLE, options.CONTEXT_ROLE, options.PAGE_ROLE):
+        return _join(arguments[1:], is_engine=role == options.ENGINE_ROLE, is_page=role == options.PAGE_ROLE)
     if role in (options.MONITOR_ROLE, options.STATUS_ROLE, options.FAILURES_ROLE):
         return _look(arguments[1:], role, at_failures=role == options.FAILURES_ROLE)
     program = _program()
@@ -88,6 +82,21 @@ def _look(arguments: list[str], role: str, *, at_failures: bool) -> int:
     from disbatch.monitor import process as monitor  # noqa: PLC0415 - as above
 
     return monitor.main(arguments, role)
+
+
+def _join(arguments: list[str], *, is_engine: bool, is_page: bool) -> int:
+    """Be one of the processes that a run starts, a context if nothing else."""
+    if is_engine:
+        from disbatch.engine import process as engine  # noqa: PLC0415 - as in `_play`
+
+        return engine.main(arguments)
+    if is_page:
+        from disbatch.web import process as page  # noqa: PLC0415 - as above
+
+        return page.main(arguments)
+    from disbatch.contexts import process as context  # noqa: PLC0415 - as above
+
+    return context.main(arguments, program="dbUtil.sh")
 
 
 def _check_working_directory() -> None:

@@ -27,14 +27,16 @@ def connect(kvs: Address, patience: float = PATIENCE) -> socket.socket:
     return client(kvs, patience).detach()
 
 
-def client(kvs: Address, patience: float = PATIENCE) -> KVSClient:
+def client(kvs: Address, patience: float = PATIENCE, secret: str | None = None) -> KVSClient:
     """Client of the run's key-value store, both sides having proved that they know the secret.
 
-    Raises `DriverUnreachableError` when the run is over, or the driver cannot be reached from here; `patience` is in
-    seconds, for connecting and for each answer of the handshake.
+    That is the one in the environment unless another is given; none where it is empty. Raises `DriverUnreachableError`
+    when the run is over, or the driver cannot be reached from here; `patience` is in seconds, for connecting and for
+    each answer of the handshake.
     """
+    known = os.environ.get(SECRET_VARIABLE) if secret is None else secret
     try:
-        return KVSClient(kvs.host, kvs.port, secret=os.environ.get(SECRET_VARIABLE), connect_timeout=patience)
+        return KVSClient(kvs.host, kvs.port, secret=known, connect_timeout=patience)
     except (KVSError, OSError) as error:
         unreachable = DriverUnreachableError(
             f"cannot reach the driver at {kvs}: {error}",

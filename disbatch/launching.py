@@ -33,7 +33,8 @@ class Launched:
     """A process that was started; it leads its own session, so that no Ctrl-C on the user's terminal reaches it.
 
     Raises `DisbatchError` when it cannot be started. `environment` is this process's own where it is None; `limit` is
-    what the child is to have, see `descriptors`.
+    what the child is to have, see `descriptors`; `given` is the open file that it has as its standard input, without
+    one it reads nothing; `niceness` is added to this process's.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class Launched:
         *,
         environment: Mapping[str, str] | None = None,
         limit: Limit | None = None,
+        given: int | None = None,
+        niceness: int = 0,
     ) -> None:
         self._output = output
         self._return_code: int | None = None
@@ -50,10 +53,12 @@ class Launched:
         try:
             with open_to_append(output) as file:
                 self._output_start = file.tell()
-                self._pid = _start(command, os.environ if environment is None else environment, file.fileno())
+                self._pid = _start(command, os.environ if environment is None else environment, file.fileno(), given)
         except OSError as error:
             raise DisbatchError(f"cannot start {error.filename or command[0]}: {error.strerror}") from error
         descriptors.restore_limit(self._pid, limit)
+        if niceness:
+            _make_nice(self._pid, niceness)
 
     def return_code(self) -> int | None:
         """Exit status (-n for signal n), None while it runs."""
@@ -85,15 +90,25 @@ class Launched:
                 os.unlink(self._output)
 
 
-def _start(command: Sequence[str], environment: Mapping[str, str], output: int) -> int:
-    """Pid of a new process that leads its own session, reads nothing and prints to `output`."""
+def _make_nice(pid: int, niceness: int) -> None:
+    with suppress(OSError):  # it has ended
+        os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0) + niceness)
+    # Linux may share cores among sessions first, and only then among the processes of each.
+    with suppress(OSError), open(f"/proc/{pid}/autogroup", "wb", buffering=0) as file:
+        file.write(b"%d" % niceness)
+
+
+def _start(command: Sequence[str], environment: Mapping[str, str], output: int, given: int | None) -> int:
+    """Pid of a new process that leads its own session, reads from `given`, if anything, and prints to `output`."""
     try:
         return os.posix_spawnp(
             command[0],
             tuple(command),
             environment,
             file_actions=(
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+                if given is None
+                else (os.POSIX_SPAWN_DUP2, given, 0),
                 (os.POSIX_SPAWN_DUP2, output, 1),
                 (os.POSIX_SPAWN_DUP2, output, 2),
             ),
@@ -102,14 +117,19 @@ def _start(command: Sequence[str], environment: Mapping[str, str], output: int) 
         )
     except NotImplementedError:
         # Not every Python can start a session so, see `engine.launchers`.
-        return _start_by_subprocess(command, environment, output)
+        return _start_by_subprocess(command, environment, output, given)
 
 
-def _start_by_subprocess(command: Sequence[str], environment: Mapping[str, str], output: int) -> int:
+def _start_by_subprocess(command: Sequence[str], environment: Mapping[str, str], output: int, given: int | None) -> int:
     import subprocess  # noqa: PLC0415 - 5 ms, which most machines need not wait for
 
     process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL if given is None else given,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
     )
     process.returncode = 0  # it is reaped here: the object would warn, and try to, when it goes
     return process.pid

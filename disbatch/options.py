@@ -40,6 +40,7 @@ ENGINE_ROLE = "--engine"
 MONITOR_ROLE = "--mon"
 STATUS_ROLE = "--status"
 FAILURES_ROLE = "--failures"
+PAGE_ROLE = "--web-page"
 HEARTBEATS_IN_PATIENCE = 3
 """How often a host has to be able to say that it is there before it is given up."""
 
@@ -50,6 +51,8 @@ RESUME_ADVICE = "to go on where this run left off: "
 
 RETRY_ADVICE = "to run again what failed: "
 """What it says before such a command that retries."""
+LOOPBACK = Address("127.0.0.1", 0)
+"""Where the web page is unless the user wants it elsewhere."""
 
 OF_ENVIRONMENT = Address("", 0)
 """Stands for the key-value store that the environment names."""
@@ -375,6 +378,22 @@ class DriverOptions(ContextOptions):
         help="the address of this machine that the other hosts of the run connect to; port 0: any free one (default: "
         "listen at all addresses, and tell the others one that leads here)",
     )
+    web: bool = option(
+        "-w",
+        "--web",
+        default=False,
+        group=OTHER,
+        help="show the run in a browser: print the URL of a page that tells how it goes, with buttons that stop hosts",
+    )
+    web_address: Address = option(
+        "--web-address",
+        metavar="HOST:PORT",
+        convert=address,
+        default=LOOPBACK,
+        group=OTHER,
+        help="with -w: the address of this machine that the page is at; port 0: any free one (default: 127.0.0.1:0, "
+        "which no other machine reaches)",
+    )
 
 
 @record
@@ -487,6 +506,11 @@ class ObserverRoleOptions:
     json: bool = _as_json("--status")
 
 
+@record
+class PageRoleOptions(JoinOptions):
+    """The command line of a web page; what must not be seen in it comes through its standard input."""
+
+
 DRIVER = Role(
     DriverOptions,
     "Run a file of tasks, one bash command a line, over the cores of this machine and of other hosts, and write down "
@@ -514,6 +538,11 @@ CONTEXT = Role(
 ENGINE = Role(
     EngineRoleOptions,
     "Run the tasks of one host. A run starts its engines itself; this is not for use by hand.",
+    GROUPS,
+)
+PAGE = Role(
+    PageRoleOptions,
+    "Serve the web page of a run. A run starts it itself (-w); this is not for use by hand.",
     GROUPS,
 )
 
@@ -589,6 +618,12 @@ def parse_observer(arguments: Sequence[str], role: str) -> ObserverRoleOptions:
     return options
 
 
+def parse_page(arguments: Sequence[str], program: str) -> PageRoleOptions:
+    """Options of a web page; raises as `parse_driver` does."""
+    options: PageRoleOptions = parse(PAGE, arguments, program)
+    return options
+
+
 def check_driver(options: DriverOptions) -> None:
     """Raise `UsageError` for options that contradict or need one another."""
     sources = [options.task_file is not None, options.task_command is not None, options.task_server is not None]
@@ -609,12 +644,19 @@ def check_driver(options: DriverOptions) -> None:
             f"--heartbeat {options.heartbeat:g} is too slow for --heartbeat-patience {options.heartbeat_patience:g}",
             f"let the patience be {HEARTBEATS_IN_PATIENCE} times as long at least",
         )
-    if options.mail_frequency is not None and options.mail_to is None:
-        raise UsageError("--mailFreq needs --mailTo ADDR", "name the address that mails go to")
+    _check_companions(options)
     if not options.resume_from:
         for given, flag in ((options.retry, "-R"), (options.force_resume, "--force-resume")):
             if given:
                 raise UsageError(f"{flag} needs -r STATUSFILE", "name the status file of the run to resume")
+
+
+def _check_companions(options: DriverOptions) -> None:
+    """See that what only says more about another option does not stand alone."""
+    if options.mail_frequency is not None and options.mail_to is None:
+        raise UsageError("--mailFreq needs --mailTo ADDR", "name the address that mails go to")
+    if options.web_address != LOOPBACK and not options.web:
+        raise UsageError("--web-address needs -w", "ask for a web page with -w")
 
 
 def _check_retirement(options: ContextOptions) -> None:

@@ -72,6 +72,16 @@ class RunFiles:
         """Tells observers where the store is while the run goes on; it holds a secret that shows its state alone."""
         return f"{self.unique_id}_observer.txt"
 
+    @property
+    def url(self) -> str:
+        """Holds the URL of the web page while there is one; whoever knows that may look at the run, and stop hosts."""
+        return f"{self.unique_id}_url"
+
+    @property
+    def page_log(self) -> str:
+        """The web page's log."""
+        return f"{self.unique_id}_web.log"
+
     def context_launch_log(self, pid: int) -> str:
         """What the context prints that the driver with this pid starts."""
         return f"{self.unique_id}_{pid}_context_launch.log"

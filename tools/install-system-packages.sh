@@ -1,6 +1,6 @@
 #!/bin/bash
-# Installs the Debian packages that tests with real ssh hosts, a real Slurm and users' shells need, and unpacks those of
-# Grid Engine into this checkout, where that is possible and not done yet.
+# Installs the Debian packages that tests with real ssh hosts, a real Slurm, users' shells and a browser need, and unpacks
+# those of Grid Engine into this checkout, where that is possible and not done yet.
 #
 # Never an error: tests that miss a tool say so themselves. They are skipped then, or fail in CI.
 set -uo pipefail
@@ -24,6 +24,7 @@ need slurm-client srun
 need procps ps
 need zsh zsh
 need fish fish
+need chromium chromium
 
 # Not installed: that would start a Grid Engine on this machine.
 grid_engine=.gridengine

@@ -24,8 +24,11 @@ _LOOKED_UP = 5
 _OF_NO_USE_TO_OTHERS = ("127.", "::1", "fe80:")  # loopback and link-local
 
 
-def listen(wanted: Address | None) -> socket.socket:
-    """Socket that listens at the address that the user wants, or at any free port of every address of this machine."""
+def listen(wanted: Address | None, asked_by: str = "--use-address") -> socket.socket:
+    """Socket that listens at the address that the user wants, or at any free port of every address of this machine.
+
+    `asked_by` is the option that takes such an address. Raises `DisbatchError`.
+    """
     host, port = (wanted.host, wanted.port) if wanted else ("", 0)
     try:
         if host not in ("", "::"):
@@ -42,7 +45,7 @@ def listen(wanted: Address | None) -> socket.socket:
         reason = str(getattr(error, "strerror", None) or error).partition(" (while ")[0]
         raise DisbatchError(
             f"cannot listen at {wanted or 'any address'}: {reason}",
-            "--use-address HOST:PORT takes a name or address of this machine; port 0 is any free one",
+            f"{asked_by} HOST:PORT takes a name or address of this machine; port 0 is any free one",
         ) from error
 
 

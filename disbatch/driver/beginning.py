@@ -26,7 +26,7 @@ from disbatch.errors import DisbatchError, TaskFileError, UsageError
 from disbatch.joining import open_log
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.client import KVSClient
-from disbatch.kvsstcp.endpoint import AddressError, KVSError, new_secret, parse_address
+from disbatch.kvsstcp.endpoint import AddressError, KVSError, new_secret, parse_address, tune
 from disbatch.launching import disbatch_command
 from disbatch.managers.base import Wishes
 from disbatch.managers.choice import check_retire_command, manager_of
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 
 INHERITED = ("cpus_per_task", "tasks_per_node", "environment_resources")
 """Options of the driver that hold for contexts added later, unless those are told otherwise."""
+
+
+PAGE_LIBRARY = ("starlette", "uvicorn")
+"""What the web page needs, and is not installed with disbatch unless it is asked for."""
 
 
 class EndedEarlyError(DisbatchError):
@@ -69,7 +73,7 @@ class Beginning:
 
     `conflicts` is what was asked of disbatch and, otherwise, of a resource manager; `credentials` are those of the
     run's own store, None where it asks for none, and `public` where others are to find it; `aside` is where an earlier
-    status file of the name is now.
+    status file of the name is now; `page` listens for those who want to see the web page, if there is one.
     """
 
     conflicts: tuple[str, ...]
@@ -84,6 +88,7 @@ class Beginning:
     log: Log
     public: Address
     aside: str | None
+    page: socket.socket | None
 
     @property
     def port(self) -> int:
@@ -155,6 +160,8 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _begin(asked: DriverOptions) -> Beginning:
+    if asked.web:
+        _check_page_library()
     nodes, conflicts = _resources(asked)
     mail_server = mail_server_of_environment(os.environ) if asked.mail_to else None
     other_store = _other_store(asked)
@@ -165,6 +172,7 @@ def _begin(asked: DriverOptions) -> Beginning:
         # What fails here leaves the status file of an earlier run of this name as it is, for -r to read next time.
         undo.callback(recorder.close)
         listening = address.listen(own_address(asked))
+        page = _listen_for_page(asked)
         log_file = asked.log_file or files.driver_log
         if not os.path.lexists(log_file):
             undo.callback(remove, log_file)
@@ -194,7 +202,24 @@ def _begin(asked: DriverOptions) -> Beginning:
         log,
         public,
         aside,
+        page,
     )
+
+
+def _check_page_library() -> None:
+    missing = [name for name in PAGE_LIBRARY if find_spec(name) is None]  # to import them takes long
+    if missing:
+        raise UsageError(
+            f"-w needs what is not installed: {', '.join(missing)}", "install it with: pip install 'disbatch[web]'"
+        )
+
+
+def _listen_for_page(asked: DriverOptions) -> socket.socket | None:
+    if not asked.web:
+        return None
+    page = address.listen(asked.web_address, "--web-address")
+    tune(page)  # connections have what it has
+    return page
 
 
 def _new_credentials(asked: DriverOptions) -> Credentials | None:

@@ -37,12 +37,14 @@ from disbatch.terminal import tell
 from disbatch.values import shell_word
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping, Sequence
 
     from disbatch.driver.beginning import Beginning
     from disbatch.driver.controller import Counts
     from disbatch.driver.events import EndRun
     from disbatch.driver.mail import Mail
+    from disbatch.driver.page import WebPage
     from disbatch.kvsstcp.rights import Rights
     from disbatch.log import Log
     from disbatch.options import ContextOptions, DriverOptions
@@ -90,6 +92,7 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
     driver = DriverLoop(loop, controller, recorder, run, _own_context(asked, beginning), log, tell, recorded, display)
     let_signals_through()
     command: TaskCommand | None = None
+    page = None if beginning.page is None else _web_page(asked, beginning, beginning.page, loop, resume_command)
     end: EndRun | None = None
     exit_status: int = ExitStatus.FAILED
     try:
@@ -112,7 +115,7 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
     finally:
         if command is not None:
             command.close()
-        for path in (files.kvs_address, files.observer):
+        for path in (files.kvs_address, files.observer, files.url):
             remove(path)  # whoever comes from now on finds that the run is done
         driver.close()
         display.close()
@@ -132,12 +135,21 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
         resumed=beginning.earlier is not None,
         retry=asked.retry,
     )
-    if mail is not None:
-        mail.end(complete=complete)
+    _tell_watchers(page, mail, exit_status, controller.counts, complete=complete)
     log.info(
         "the run ends with status %d: %s; CPU %.3f s", exit_status, controller.counts.in_words, time.process_time()
     )
     return exit_status
+
+
+def _tell_watchers(
+    page: WebPage | None, mail: Mail | None, exit_status: int, counts: Counts, *, complete: bool
+) -> None:
+    """Tell those who are elsewhere how the run has ended."""
+    if page is not None:
+        page.end(exit_status, counts, complete=complete)
+    if mail is not None:
+        mail.end(complete=complete)
 
 
 def _see_off(end: EndRun, driver: DriverLoop, command: TaskCommand | None, loop: EventLoop) -> int:
@@ -277,6 +289,37 @@ def _own_context(asked: DriverOptions, beginning: Beginning) -> OwnContext:
         *arguments_for(nodes, fields(nodes)),
     ]
     return OwnContext(command, environment, files.context_launch_log(os.getpid()))
+
+
+def _web_page(
+    asked: DriverOptions,
+    beginning: Beginning,
+    listening: socket.socket,
+    loop: EventLoop,
+    resume_command: Callable[..., str],
+) -> WebPage:
+    """The web page, which starts by itself when the run goes on, and says then where it is."""
+    from disbatch.driver import page  # noqa: PLC0415 - most runs have none
+    from disbatch.handover import Handover  # noqa: PLC0415 - as above
+
+    files, wanted = beginning.files, asked.web_address
+    if page.is_open_to_others(wanted.host):
+        tell("--web-address: what goes between the web page and browsers on other machines is not encrypted")
+    at = address.advertised(wanted, listening.getsockname()[1], ())
+    names, everywhere = page.names_of(wanted, at)
+    known = Handover(
+        token=page.new_token(),
+        names=names,
+        everywhere=everywhere,
+        secret="" if beginning.credentials is None else beginning.credentials.operator.decode(),
+        rerun=resume_command(_shown(files.status, asked), retry=True),
+    )
+    joining = options.PageRoleOptions(
+        run=files.unique_id, kvs=address.local(own_address(asked), beginning.port), log_level=asked.log_level
+    )
+    command = [*disbatch_command(), options.PAGE_ROLE, *arguments_for(joining)]
+    environment = {name: value for name, value in os.environ.items() if name != SECRET_VARIABLE}
+    return page.WebPage(listening, at, command, environment, known, files, loop, tell)
 
 
 def _mail(asked: DriverOptions, files: RunFiles, server: Address, counts: Counts, log: Log) -> Mail:

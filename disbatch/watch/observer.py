@@ -29,13 +29,13 @@ ANSWER_PATIENCE = 10.0
 
 
 class Observer:
-    """A connection to the run whose store is at `kvs`, with the secret in the environment.
+    """A connection to the run whose store is at `kvs`, with that secret, or the one in the environment.
 
     Every call may raise `DriverUnreachableError`: the run is over, or cannot be reached; and `watch.state.StateError`.
     """
 
-    def __init__(self, kvs: Address, patience: float = joining.PATIENCE) -> None:
-        self._client = joining.client(kvs, patience)
+    def __init__(self, kvs: Address, patience: float = joining.PATIENCE, secret: str | None = None) -> None:
+        self._client = joining.client(kvs, patience, secret)
 
     def state(self) -> RunState | None:
         """State of the run as it was posted last; None when it has just begun."""

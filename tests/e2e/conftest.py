@@ -1,4 +1,4 @@
-"""What end-to-end tests share: real ssh hosts, a real Slurm, and the rule for machines that cannot have them."""
+"""What end-to-end tests share: real ssh hosts, a real Slurm, a browser, and the rule for machines without them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser import browser, why_no_browser
 from tests.e2e.support import Workplace
 from tests.gridengine import GridEngineCell, why_no_grid_engine
 from tests.hosts import Hosts, LoopbackSshd, not_here, why_no_hosts, why_no_sshd
@@ -15,11 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from playwright.sync_api import Browser
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before any fixture of a test that is marked: end it here when the machine cannot have what it needs."""
-    for marker, why_not in (("ssh", why_no_hosts), ("slurm", why_no_cluster), ("gridengine", why_no_grid_engine)):
+    for marker, why_not in (
+        ("ssh", why_no_hosts),
+        ("slurm", why_no_cluster),
+        ("gridengine", why_no_grid_engine),
+        ("browser", why_no_browser),
+    ):
         if item.get_closest_marker(marker) and (reason := why_not()):
             not_here(reason)
 
@@ -79,6 +87,13 @@ def loopback_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback
         not_here(reason)
     with LoopbackSshd(tmp_path_factory.mktemp("sshd")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def session_browser() -> Iterator[Browser]:
+    """A browser, open for the whole test run; tests open windows of their own in it."""
+    with browser() as found:
+        yield found
 
 
 @pytest.fixture

@@ -316,17 +316,13 @@ def test_help_tells_of_every_option(work: Workplace) -> None:
         "-C --context-task-limit -c --cpusPerTask -e --exit-code -f --fail-fast --force-resume -g --gpu --kvsserver -l "
         "--label --logfile --loglevel --mailFreq --mailTo --no-retire -p --prefix -R --retry -r --resume-from "
         "--retire-cmd -S --startup-only -s --ssh-node --status-header -t --tasksPerNode --taskcommand --taskserver "
-        "--use-address --version"
+        "--use-address --version -w --web --web-address"
     )
     for option in options.split():
         assert re.search(rf"(^|[ ,]){option}\b", done.stdout, re.MULTILINE), option
     assert "--env-resource" not in done.stdout
     assert "taskfile" in done.stdout
     assert work.run("--help").stdout == done.stdout
-
-
-def test_an_option_that_is_not_there_yet_is_not_pretended(work: Workplace) -> None:
-    assert work.run("-s", "localhost:1", "-w", work.write("tasks", "true").name).returncode == 2
 
 
 @pytest.mark.parametrize("name", ["disbatch", "disBatch"])

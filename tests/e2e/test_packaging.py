@@ -73,3 +73,9 @@ def test_tasks_run(installed: Path, tmp_path: Path) -> None:
     records = [line.split("\t", 14) for line in status_file.read_text(encoding="utf-8").splitlines()]
     briefs = sorted((record[1], record[6], record[14]) for record in records)  # task id, return code, command
     assert briefs == [("0", "0", "echo one > first"), ("1", "3", "exit 3")]
+
+
+def test_the_web_page_is_in_the_package(installed: Path, tmp_path: Path) -> None:
+    code = "import os, disbatch.web; print(*sorted(os.listdir(os.path.join(*disbatch.web.__path__, 'page'))))"
+    output = call([installed / "python", "-c", code], cwd=tmp_path, timeout=RUNNING_SECONDS)
+    assert output.split() == ["icon.svg", "index.html", "page.css", "page.js"]

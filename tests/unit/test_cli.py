@@ -15,6 +15,7 @@ from disbatch.engine import process as engine
 from disbatch.errors import DisbatchError, TaskFileError, UsageError
 from disbatch.monitor import process as monitor
 from disbatch.report import failures
+from disbatch.web import process as page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,6 +51,12 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], object
 
     monkeypatch.setattr(monitor, "main", play_monitor)
     monkeypatch.setattr(failures, "main", play_failures)
+
+    def play_page(arguments: Sequence[str]) -> int:
+        seen.append(("page", list(arguments), None))
+        return 10
+
+    monkeypatch.setattr(page, "main", play_page)
     monkeypatch.setattr(driver, "main", play_driver)
     monkeypatch.setattr(context, "main", play_context)
     monkeypatch.setattr(engine, "main", play_engine)
@@ -61,6 +68,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], object
     ("arguments", "role"),
     [
         (["--engine", "--rank=3"], ("engine", ["--rank=3"], None)),
+        (["--web-page", "--run=a"], ("page", ["--run=a"], None)),
         (["--context", "-s", "a:1"], ("context", ["-s", "a:1"], "dbUtil.sh")),
         (["--mon", "file"], ("monitor", ["file"], "--mon")),
         (["--status", "file", "--json"], ("monitor", ["file", "--json"], "--status")),
@@ -72,7 +80,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], object
 def test_the_first_argument_names_the_role(
     played: list[tuple[str, list[str], object]], arguments: list[str], role: tuple[str, list[str], object]
 ) -> None:
-    exit_status = {"driver": 5, "context": 6, "engine": 7, "monitor": 8, "failures": 9}[role[0]]
+    exit_status = {"driver": 5, "context": 6, "engine": 7, "monitor": 8, "failures": 9, "page": 10}[role[0]]
     assert cli.main(arguments) == exit_status
     assert played == [role]
 

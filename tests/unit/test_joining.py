@@ -51,6 +51,15 @@ def test_a_process_connects_with_the_secret_of_its_environment(
     assert client.made_with == {"host": "driver.example.org", "port": 4711, "secret": "s3cret", "patience": 30.0}
 
 
+def test_a_secret_that_is_given_counts_and_an_empty_one_is_none(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KVSSTCP_SECRET", "s3cret")
+    for given in ("other", ""):
+        joining.client(KVS, 1.0, given)
+        assert client.made_with["secret"] == given
+
+
 def test_without_a_secret_it_connects_without(client: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KVSSTCP_SECRET", raising=False)
     joining.connect(KVS)

@@ -25,7 +25,7 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "what it prints"
 
 
-def launch(script: str, output: Path, **options: dict[str, str] | tuple[int, int] | None) -> Launched:
+def launch(script: str, output: Path, **options: dict[str, str] | tuple[int, int] | int | None) -> Launched:
     return Launched(["bash", "-c", script], str(output), **options)  # type: ignore[arg-type] # as the tests give them
 
 
@@ -59,6 +59,30 @@ def test_what_it_prints_goes_nowhere_where_the_disk_has_no_room_for_a_file(
 def test_it_leads_its_own_session_and_reads_nothing(output: Path) -> None:
     wait(launch("cat; read -r _ _ _ _ _ session _ < /proc/$$/stat; [ $session = $$ ] && echo leads", output))
     assert output.read_text() == "leads\n"
+
+
+def test_it_reads_from_the_file_that_it_is_given(output: Path) -> None:
+    read, write = os.pipe()
+    os.write(write, b"given\n")
+    os.close(write)
+    wait(launch("cat; ls /proc/$$/fd; true", output, given=read))
+    os.close(read)
+    first, *descriptors = output.read_text().splitlines()
+    assert first == "given"
+    assert set(descriptors) <= {"0", "1", "2", "255"}
+
+
+def test_it_is_as_nice_as_it_is_to_be(output: Path) -> None:
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    gate = output.parent / "gate"
+    os.mkfifo(gate)
+    launched = launch(f"read go < '{gate}'; nice; cat /proc/$$/autogroup", output, niceness=5)
+    gate.write_text("go\n")
+    wait(launched)
+    nice, *autogroup = output.read_text().splitlines()
+    assert int(nice) == min(19, mine + 5)
+    assert all(line.endswith("nice 5") for line in autogroup if line.startswith("/autogroup"))
+    assert os.getpriority(os.PRIO_PROCESS, 0) == mine
 
 
 def test_it_gets_no_other_open_file_and_no_ignored_signal(output: Path) -> None:

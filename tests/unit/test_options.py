@@ -105,6 +105,10 @@ DRIVER_OPTIONS: list[tuple[list[str], str, object]] = [
     (["--mailTo", "me@example.org"], "mail_to", "me@example.org"),
     (["--mailTo", "me", "--mailFreq", "20"], "mail_frequency", 20),
     (["--no-fsync"], "no_fsync", True),
+    (["-w"], "web", True),
+    (["--web"], "web", True),
+    (["-w", "--web-address", "h1:8080"], "web_address", Address("h1", 8080)),
+    (["-w", "--web-address=[::1]:0"], "web_address", Address("::1", 0)),
     (["-p", "out/run 1"], "prefix", "out/run 1"),
     (["--prefix", "out"], "prefix", "out"),
     (["-r", "a"], "resume_from", ("a",)),
@@ -355,6 +359,7 @@ def test_what_goes_together_is_accepted(options: dict[str, Any]) -> None:
         ({"retry": True}, "-R needs -r STATUSFILE (name the status file of the run to resume)"),
         ({"force_resume": True}, "--force-resume needs -r STATUSFILE (name the status file of the run to resume)"),
         ({"mail_frequency": 1}, "--mailFreq needs --mailTo ADDR (name the address that mails go to)"),
+        ({"web_address": Address("", 80)}, "--web-address needs -w (ask for a web page with -w)"),
         ({"mail_frequency": 3}, "--mailFreq needs --mailTo ADDR (name the address that mails go to)"),
         (
             {"startup_only": True, "ssh_nodes": SOME_HOSTS},

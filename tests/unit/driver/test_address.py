@@ -186,6 +186,13 @@ def test_an_address_that_is_taken_is_an_error_for_people(wanted: Address | None,
     assert "port 0 is any free one" in error.value.hint
 
 
+def test_the_option_that_takes_the_address_is_named() -> None:
+    for asked_by, told in ((), "--use-address"), (("--web-address",), "--web-address"):
+        with pytest.raises(DisbatchError) as error:
+            address.listen(Address("nobody.knows", 80), *asked_by)
+        assert error.value.hint.startswith(f"{told} HOST:PORT takes")
+
+
 def test_a_real_socket_listens_at_a_port_that_was_free() -> None:
     with address.listen(Address("127.0.0.1", 0)) as listening:
         host, port = listening.getsockname()

@@ -93,6 +93,30 @@ def test_a_run_begins_with_all_that_it_needs(bench: BeginningBench) -> None:
     assert not os.get_inheritable(begun.task_file)
 
 
+def test_a_page_listens_only_where_one_is_wanted(bench: BeginningBench) -> None:
+    assert bench.begin("-p", "quiet").page is None
+    begun = bench.begin("-p", "seen", "-w")
+    assert begun.page is not None
+    with begun.page:
+        host, port = begun.page.getsockname()
+        assert host == "127.0.0.1"
+        assert port != begun.port
+        assert not begun.page.get_inheritable()
+
+
+@pytest.mark.parametrize("missing", [["starlette"], ["uvicorn"], ["starlette", "uvicorn"]])
+def test_a_page_without_its_library_is_a_mistake(
+    bench: BeginningBench, monkeypatch: pytest.MonkeyPatch, missing: list[str]
+) -> None:
+    monkeypatch.setattr(beginning, "find_spec", lambda name: None if name in missing else object())
+    with pytest.raises(UsageError) as error:
+        bench.begin("-w")
+    assert error.value.message == f"-w needs what is not installed: {', '.join(missing)}"
+    assert error.value.hint == "install it with: pip install 'disbatch[web]'"
+    assert bench.names == set()
+    bench.begin()
+
+
 # Mistakes
 
 

@@ -6,24 +6,25 @@ import errno
 import functools
 import os
 import signal
+import socket
 import sys
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from disbatch import __version__, options
 from disbatch.arguments import parse
 from disbatch.credentials import Credentials, rights
-from disbatch.driver import address, beginning, events, letter, mail, process, snapshot
+from disbatch.driver import address, beginning, events, letter, mail, page, process, snapshot
 from disbatch.driver.membership import OWN_TOKEN
 from disbatch.driver.process import LAST_TRIES
 from disbatch.driver.recorder import Recorder
 from disbatch.driver.submissions import SIGN_IN
 from disbatch.errors import DisbatchError
 from disbatch.eventloop import Timer
-from disbatch.options import ContextRoleOptions
+from disbatch.options import ContextRoleOptions, PageRoleOptions
 from disbatch.records import fields
 from disbatch.statusfile import skipped_line
 from disbatch.values import Address, SshNode
@@ -53,6 +54,13 @@ class Listening:
 
     def getsockname(self) -> tuple[str, int]:
         return "0.0.0.0", PORT
+
+    def setsockopt(self, *_: int) -> None:
+        pass
+
+    @property
+    def family(self) -> int:
+        return socket.AF_INET
 
 
 class Shelf:
@@ -177,7 +185,7 @@ class ProcessBench(Bench):
         monkeypatch.setattr(address, "advertised", self._advertised)
         monkeypatch.setattr(process, "DriverLoop", functools.partial(Run, self))
 
-    def _listen(self, wanted: Address | None) -> Listening:
+    def _listen(self, wanted: Address | None, _asked_by: str = "") -> Listening:
         self.wanted.append(wanted)
         return self.listening
 
@@ -879,3 +887,75 @@ def test_after_a_failed_check_only_a_retry_gets_any_further(
     bench.meanwhile = lambda run: setattr(run.controller, "check_failed", True)
     bench.main("-r", "status", *given)
     assert bench.told[-1].endswith(f"tasks -r run_status.txt{added}")
+
+
+# The web page
+
+
+class Pages(list[tuple[Any, ...]]):
+    """Stands for the class of pages: keeps what each is made with, and what it is told at the end."""
+
+    def __call__(self, *given: Any) -> Pages:  # noqa: ANN401 - whatever a page is made with
+        self.append(given)
+        return self
+
+    def end(self, *told: object, **by_name: object) -> None:
+        self.ended = (told, by_name)
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> Pages:
+    made = Pages()
+    monkeypatch.setattr(page, "WebPage", made)
+    return made
+
+
+def test_a_page_is_told_where_the_run_is_and_what_its_visitors_may_do(
+    bench: ProcessBench, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KVSSTCP_SECRET", "of another store")
+    bench.tasks_finish_meanwhile(2)
+    assert bench.main("-w", "--loglevel", "DEBUG") == 0
+    [(listening, at, command, environment, known, files, _loop, _tell)] = pages
+    assert listening is bench.listening
+    assert at == PUBLIC
+    asked: PageRoleOptions = parse(options.PAGE, command[command.index("--web-page") + 1 :], "")
+    assert (asked.run, asked.kvs, asked.log_level) == (f"{bench.folder}/run", Address("127.0.0.1", PORT), "DEBUG")
+    assert known.secret == bench.run.secret_of("operator")
+    assert known.rerun == f"disbatch {' '.join(HERE)} -p run -w --loglevel DEBUG tasks -r run_status.txt -R"
+    assert PUBLIC.host in known.names
+    assert not known.everywhere
+    assert "KVSSTCP_SECRET" not in environment
+    for secret in (known.token, known.secret):
+        assert secret not in [*command, *environment.values()]
+        assert secret not in bench.log
+    assert files.url == f"{bench.folder}/run_url"
+    assert pages.ended == ((0, bench.run.controller.counts), {"complete": True})
+
+
+def test_a_page_of_an_open_store_has_no_secret_of_it(bench: ProcessBench, pages: Pages) -> None:
+    bench.main("-w", "--insecure-kvs")
+    known = pages[0][4]
+    assert known.secret == ""
+    assert len(known.token) == 64
+
+
+def test_the_url_is_gone_when_the_run_is_over(bench: ProcessBench, pages: Pages) -> None:
+    bench.meanwhile = lambda _: bench.write("run_url", b"http://h/?token=t\n")
+    bench.main("-w")
+    assert pages
+    assert "run_url" not in bench.names
+
+
+def test_a_page_that_others_can_reach_is_told_not_to_be_encrypted(bench: ProcessBench, pages: Pages) -> None:
+    bench.main("-w", "--web-address", "h1:80")
+    warning = "disbatch: --web-address: what goes between the web page and browsers on other machines is not encrypted"
+    assert warning in bench.told
+    bench.main("-w", "-p", "other")
+    assert warning not in bench.told
+    assert len(pages) == 2
+
+
+def test_most_runs_have_no_page(bench: ProcessBench, pages: Pages) -> None:
+    bench.main()
+    assert not pages

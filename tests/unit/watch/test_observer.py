@@ -46,7 +46,7 @@ class Client:
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     made = Client()
-    monkeypatch.setattr(joining, "client", lambda _kvs, _patience: made)
+    monkeypatch.setattr(joining, "client", lambda _kvs, _patience, _secret: made)
     return made
 
 

@@ -1,0 +1,75 @@
+"""What the driver hands over to the process of its web page, and what it tells that at the end of the run.
+
+Pure. Both go as a line each over a socket that only the two have: neither lists of processes nor their environments
+show what is in it. That the socket is closed without word of an end says that the driver is gone.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from disbatch.records import fields, record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@record
+class Handover:
+    """What a web page needs to know besides its arguments.
+
+    `token` is what its visitors have to show; `names` are those of the hosts that they may come to, `everywhere` if the
+    page is at every address of this machine. `secret` is that of the run's operators, empty where it has none; `rerun`
+    is the command that runs again what failed.
+    """
+
+    token: str
+    names: tuple[str, ...]
+    everywhere: bool
+    secret: str
+    rerun: str
+
+
+@record
+class RunEnd:
+    """How a run has ended: `complete` if it went to its end, `words` as its user was told, and counts of tasks."""
+
+    exit_status: int
+    complete: bool
+    words: str
+    finished: int
+    failed: int
+    skipped: int
+    interrupted: int
+    lost: int
+    rerun: int
+
+
+def line(told: Handover | RunEnd) -> bytes:
+    """Line that says that."""
+    return json.dumps(vars(told)).encode() + b"\n"
+
+
+def parse_handover(text: bytes) -> Handover:
+    """What `line` was made of; raises ValueError."""
+    return _parsed(text, lambda found: Handover(**{**found, "names": tuple(found["names"])}))
+
+
+def parse_end(text: bytes) -> RunEnd:
+    """What `line` was made of; raises ValueError."""
+    return _parsed(text, lambda found: RunEnd(**found))
+
+
+Told = TypeVar("Told", Handover, RunEnd)
+
+
+def _parsed(text: bytes, made_of: Callable[[dict[str, Any]], Told]) -> Told:
+    found = json.loads(text)
+    try:
+        told = made_of(found)
+        if set(fields(told)) != set(found):
+            raise ValueError("other fields")
+    except (TypeError, KeyError) as error:
+        raise ValueError("no line of a driver of this version") from error
+    return told

@@ -1,0 +1,89 @@
+"""What visitors may ask for besides what all are told: to find tasks, and to stop engines and contexts."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from disbatch import messages
+from disbatch.errors import DisbatchError
+from disbatch.watch import state as states
+from disbatch.web import view
+from disbatch.web.search import search
+from disbatch.web.tail import Tail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from disbatch.web.lookout import Lookout
+
+SEARCH_PATIENCE = 3.0
+"""Seconds that a search may take."""
+
+MOST_TEXT = 200
+"""Characters that may be searched for."""
+
+
+class UnclearError(ValueError):
+    """A visitor asks for what cannot be."""
+
+
+class Desk:
+    """Answers for the run that `lookout` looks at, whose status file is at `status_path`.
+
+    `order` gives its driver an order, and raises `DisbatchError` where that does not get through; `clock` tells
+    seconds that never jump.
+    """
+
+    def __init__(
+        self,
+        lookout: Lookout,
+        status_path: str,
+        order: Callable[[messages.StopEngine | messages.StopContext], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._lookout = lookout
+        self._status_path = status_path
+        self._order = order
+        self._clock = clock
+        self._searching = Lock()
+
+    def find(self, text: str) -> dict[str, Any]:
+        """Tasks with that id, or that text in their lines; one search at a time."""
+        text = text.strip()[:MOST_TEXT]
+        if not text:
+            raise UnclearError("what is to be searched for?")
+        with self._searching:
+            deadline = self._clock() + SEARCH_PATIENCE
+            result = search(self._pieces(), text, lambda: self._clock() < deadline)
+        state = self._lookout.state
+        still_running = () if state is None else view.running(self._lookout.running, 0, state)["tasks"]
+        wanted = text.lower()
+        return view.found(
+            result, (task for task in still_running if text == str(task["task"]) or wanted in task["command"].lower())
+        )
+
+    def _pieces(self) -> Iterator[bytes]:
+        tail = Tail(self._status_path)
+        while piece := tail.read():
+            yield piece
+
+    def stop(self, asked: Mapping[str, Any]) -> str:
+        """Tell the driver to stop an engine or a context; words for what was told, and to whom.
+
+        Raises `UnclearError` for what is no such wish, and `DisbatchError` where it cannot be done.
+        """
+        kind, rank, now = asked.get("kind"), asked.get("rank"), asked.get("now")
+        if kind not in ("engine", "context") or type(rank) is not int or type(now) is not bool:
+            raise UnclearError("what is to be stopped?")
+        state = self._lookout.state
+        there = {}
+        if state is not None and kind == "engine":
+            there = {one.rank: f"the engine on {one.node}" for one in state.engines if one.status != states.GONE}
+        elif state is not None:
+            there = {one.rank: f"context {one.label}" for one in state.contexts if not one.gone}
+        if rank not in there:
+            raise DisbatchError(f"this {kind} is gone already")
+        self._order(messages.StopEngine(rank, now) if kind == "engine" else messages.StopContext(rank, now))
+        what = view.shown(there[rank], 100)
+        return f"told {what} to {'end what runs there, which others run again' if now else 'finish what runs there'}"

@@ -1,0 +1,131 @@
+"""What the page's process sees of the run, look by look, made into what its visitors are told.
+
+Whatever is asked of the driver is asked here, by nobody else, and no more often than somebody calls `look`. It must
+not know who listens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from disbatch.errors import DisbatchError
+from disbatch.records import replace
+from disbatch.watch import state as states
+from disbatch.watch.pace import Pace
+from disbatch.web import view
+from disbatch.web.history import History
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from disbatch.handover import RunEnd
+    from disbatch.watch.observer import Observer
+    from disbatch.watch.state import RunningTask, RunState
+    from disbatch.web.failures import Failures
+
+SILENCE = 3.0
+"""Seconds for which the driver may have nothing to say before visitors hear of it."""
+
+
+class Lookout:
+    """Looks at a run through what `connect` gives, and at its status file; `clock` tells seconds that never jump."""
+
+    def __init__(
+        self, connect: Callable[[], Observer], failures: Failures, rerun: str, clock: Callable[[], float]
+    ) -> None:
+        self._connect = connect
+        self._observer: Observer | None = None
+        self._failures = failures
+        self._rerun = rerun
+        self._clock = clock
+        self._began = self._heard = clock()
+        self._pace = Pace()
+        self._history = History()
+        self._known_nodes: set[str] = set()
+        self.answered_in = 0.0
+        """Seconds that the driver has taken to answer last."""
+        self.state: RunState | None = None
+        self.running: tuple[RunningTask, ...] = ()
+
+    def look(self, *, closely: bool) -> Mapping[str, bytes]:
+        """What is new, part by part; `closely`: what runs too, which costs the driver more."""
+        parts = self._at_run(closely=closely)
+        if self._failures.read():
+            parts["failures"] = self._told_of_failures()
+        return parts
+
+    def _at_run(self, *, closely: bool) -> dict[str, bytes]:
+        parts: dict[str, bytes] = {}
+        more = 0
+        asked = self._clock()
+        try:
+            if self._observer is None:
+                self._observer = self._connect()
+            state = self._observer.state()
+            if closely:
+                self.running, more = self._observer.running()
+        except DisbatchError:
+            self.close()
+            state = None
+        now = self._clock()
+        self.answered_in = now - asked
+        if state is None:
+            if self.state is not None and now - self._heard > SILENCE:
+                parts["run"] = view.event("run", view.run(self.state, self._pace, now - self._heard))
+            return parts
+        self._heard = now
+        self.state = state
+        self._pace.note(now, state.finished)
+        is_point = self._history.note(now, state.finished, state.active, state.cylinders)
+        for engine in state.engines:
+            if engine.finished and engine.node not in self._known_nodes:
+                self._known_nodes.add(engine.node)
+                self._failures.ran_on(engine.node)
+        parts["run"] = view.event("run", view.run(state, self._pace, None))
+        parts["hosts"] = view.event("hosts", view.hosts(state))
+        if closely:
+            parts["running"] = view.event("running", view.running(self.running, more, state))
+        if is_point:
+            parts["history"] = view.event("history", view.history(self._history.moments, self._began))
+        return parts
+
+    def _told_of_failures(self) -> bytes:
+        failures = self._failures
+        told = view.failures(failures.groups, failures.count, failures.others, self._rerun, behind=failures.is_behind)
+        return view.event("failures", told)
+
+    def last(self, end: RunEnd | None) -> Mapping[str, bytes]:
+        """What there is to tell when the run has ended, or its driver is gone."""
+        self.close()
+        self.running = ()
+        while self._failures.read() or self._failures.is_behind:
+            pass
+        parts = {"failures": self._told_of_failures()}
+        if self.state is not None:
+            state = replace(self.state, active=0)
+            if end is not None:
+                state = replace(
+                    state,
+                    phase=states.ENDED,
+                    waiting=0,
+                    exit_status=end.exit_status,
+                    finished=end.finished,
+                    failed=end.failed,
+                    skipped=end.skipped,
+                    interrupted=end.interrupted,
+                    lost=end.lost,
+                    rerun=end.rerun,
+                    engines=tuple(replace(engine, active=0, status=states.GONE) for engine in state.engines),
+                    contexts=tuple(replace(context, gone=True) for context in state.contexts),
+                )
+            parts["run"] = view.event("run", view.run(state, self._pace, None))
+            parts["hosts"] = view.event("hosts", view.hosts(state))
+            parts["running"] = view.event("running", view.running((), 0, state))
+        parts["ended"] = view.event("ended", view.ended(end))
+        return parts
+
+    def close(self) -> None:
+        """Give the connection to the driver back; the next look makes another."""
+        if self._observer is not None:
+            self._observer.close()
+            self._observer = None

@@ -1,0 +1,216 @@
+"""The page's process in parts; as a whole it is in the end-to-end tests."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import uvicorn
+
+from disbatch import handover
+from disbatch.errors import DisbatchError
+from disbatch.web import process
+from disbatch.web.feed import Feed
+from tests.unit.web.examples import END, HANDOVER, TOKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from disbatch.handover import RunEnd
+    from disbatch.web.lookout import Lookout
+
+
+@pytest.fixture
+def channel() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The driver's end and the page's."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_it_takes_over_what_the_driver_hands_over(channel: tuple[socket.socket, socket.socket]) -> None:
+    text = handover.line(HANDOVER)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        socket.send_fds(channel[0], [text[:10]], [listening.fileno()])
+        channel[0].sendall(text[10:])
+        known, page = process._take_over(channel[1])
+        with page:
+            assert known == HANDOVER
+            assert page.getsockname() == listening.getsockname()
+
+
+def test_a_driver_that_is_gone_before_it_has_said_anything_is_an_error(
+    channel: tuple[socket.socket, socket.socket],
+) -> None:
+    channel[0].close()
+    with pytest.raises(DisbatchError, match="the driver is gone"):
+        process._take_over(channel[1])
+
+
+def test_it_is_not_for_use_by_hand() -> None:
+    command = [sys.executable, "-m", "disbatch", "--web-page", "--run=/nowhere/run", "--kvs=127.0.0.1:1"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "disbatch: error: a run starts its web page itself (see -w of disbatch)\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "end"), [(handover.line(END), END), (b"", None), (b"{}", None), (handover.line(END)[:-10], None)]
+)
+def test_the_word_of_the_end_is_what_the_driver_says_before_it_goes(
+    channel: tuple[socket.socket, socket.socket], said: bytes, end: RunEnd | None
+) -> None:
+    channel[0].sendall(said)
+    channel[0].close()
+    assert asyncio.run(process._word_of_the_end(channel[1])) == end
+
+
+class Sights:
+    """Stands for the lookout."""
+
+    def __init__(self, driver: socket.socket) -> None:
+        self.driver = driver
+        self.answered_in = 0.0
+        self.looks: list[bool] = []
+        self.loop: asyncio.AbstractEventLoop
+        self.has_looked = asyncio.Event()
+
+    def look(self, *, closely: bool) -> dict[str, bytes]:
+        self.looks.append(closely)
+        self.loop.call_soon_threadsafe(self.has_looked.set)
+        if len(self.looks) == 3:
+            self.driver.sendall(handover.line(END))
+            self.driver.close()
+        return {"run": b"%d" % len(self.looks)}
+
+    def last(self, end: RunEnd | None) -> dict[str, bytes]:
+        assert end == END
+        return {"ended": b" over"}
+
+
+def test_it_looks_again_and_again_until_the_run_is_over_and_tells_all_readers(
+    channel: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "PERIOD", 0.001)
+    monkeypatch.setattr(process, "IDLE_PERIOD", 0.002)
+    sights = Sights(channel[0])
+
+    async def play() -> bytes:
+        sights.loop = asyncio.get_running_loop()
+        feed = Feed()
+
+        async def follow() -> bytes:
+            return b"".join([text async for text in feed.follow()])
+
+        reader = asyncio.ensure_future(follow())
+        await process._watch(cast("Lookout", sights), feed, channel[1])
+        return await reader
+
+    assert asyncio.run(play()).endswith(b" over")
+    assert sights.looks[0] is False, "nobody had come yet"
+    assert sights.looks[1:] == [True, True]
+
+
+def test_where_nobody_is_it_looks_seldom_and_at_once_when_somebody_comes(
+    channel: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "PERIOD", 0.001)
+    monkeypatch.setattr(process, "IDLE_PERIOD", 3600.0)
+    sights = Sights(channel[0])
+
+    async def play() -> None:
+        sights.loop = asyncio.get_running_loop()
+        feed = Feed()
+        watching = asyncio.ensure_future(process._watch(cast("Lookout", sights), feed, channel[1]))
+        await sights.has_looked.wait()
+        async for _ in feed.follow():
+            pass
+        await watching
+
+    asyncio.run(play())
+    assert sights.looks == [False, True, True]
+
+
+class Transport:
+    """Stands for a connection."""
+
+    def __init__(self) -> None:
+        self.is_aborted = False
+        self.aborted = asyncio.Event()
+
+    def get_extra_info(self, _name: str) -> Any:  # noqa: ANN401 - as the library has it
+        return None
+
+    def set_write_buffer_limits(self, *_: object, **__: object) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return self.is_aborted
+
+    def abort(self) -> None:
+        self.is_aborted = True
+        self.aborted.set()
+
+    def write(self, text: bytes) -> None:
+        pass
+
+
+async def never_answer(_scope: object, _receive: object, _send: object) -> None:
+    await asyncio.Event().wait()
+
+
+def protocol_over(transport: Transport) -> process._Protocol:
+    configuration = process._configuration(never_answer)
+    configuration.load()
+    protocol = process._Protocol(configuration, uvicorn.Server(configuration).server_state, {})
+    protocol.connection_made(cast("asyncio.Transport", transport))
+    return protocol
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HT"])
+def test_a_visitor_who_says_nothing_whole_is_sent_away(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    monkeypatch.setattr(process, "HEAD_PATIENCE", 0.0)
+
+    async def play() -> None:
+        transport = Transport()
+        protocol = protocol_over(transport)
+        if said:
+            protocol.data_received(said)
+        await transport.aborted.wait()
+
+    asyncio.run(play())
+
+
+def test_a_visitor_who_has_asked_for_something_may_stay() -> None:
+    async def play() -> bool:
+        transport = Transport()
+        protocol = protocol_over(transport)
+        protocol.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await asyncio.sleep(0)
+        protocol._end_if_silent()
+        return transport.is_aborted
+
+    assert not asyncio.run(play())
+
+
+@pytest.mark.parametrize(("content", "stays"), [(f"http://h/?token={TOKEN}\n", False), ("http://h/?token=b\n", True)])
+def test_the_url_of_this_page_is_removed_and_no_other(tmp_path: Path, content: str, *, stays: bool) -> None:
+    path = tmp_path / "run_url"
+    path.write_text(content, encoding="utf-8")
+    process._remove_url(str(path), TOKEN)
+    assert path.exists() is stays
+    process._remove_url(str(tmp_path / "no such file"), TOKEN)
+
+
+def test_it_is_imported_by_its_own_role_alone() -> None:
+    code = (
+        "import sys, disbatch.driver.process, disbatch.contexts.process, disbatch.engine.process; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    modules = done.stdout.split()
+    assert not [name for name in modules if name.startswith(("starlette", "uvicorn", "disbatch.web", "disbatch.watch"))]
