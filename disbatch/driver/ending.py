@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 KINDS_TOLD = 10
 """Reasons of failures that are told at the end of a run, at most; there is a command that tells all."""
 
+MOST_DIGESTED = 100_000
+"""Failures that are grouped by their reasons at the end of a run, at most: so many take 4 seconds."""
+
 
 def close(recorder: Recorder, path: str, cut_short: EarlierRuns | None = None) -> bool:
     """Close the status file at `path`; whether every line has got into it.
@@ -76,7 +79,7 @@ def sum_up(
     goes_on_with_failed = can_go_on and controller.check_failed
     if counts.failed:
         script = f"{base if os.path.dirname(base) else os.path.join(os.curdir, base)}{SCRIPT_ENDING}"
-        of_tasks = _tell_failures(status_file, f"{shell_word(script)} --failures")
+        of_tasks = _tell_failures(status_file, counts.failed, f"{shell_word(script)} --failures")
         if of_tasks and (complete or can_go_on) and not goes_on_with_failed:
             tell(f"{RETRY_ADVICE}{resume_command(status_file, retry=not retry)}")
     if can_go_on:
@@ -97,8 +100,11 @@ def _course(elapsed: float, use: Use, counts: Counts) -> str:
     return ", ".join(parts)
 
 
-def _tell_failures(status_file: str, all_by: str) -> bool:
+def _tell_failures(status_file: str, failed: int, all_by: str) -> bool:
     """Print what failed, and of what; whether something is to be run again."""
+    if failed > MOST_DIGESTED:
+        tell(f"to see what failed: {all_by}")
+        return True
     from disbatch.report import failures, wording  # noqa: PLC0415 - most runs need it not at all
 
     try:

@@ -209,6 +209,13 @@ def test_who_does_not_wait_for_what_failed_is_told_how_to_see_it(
     assert told(controller, capsys, complete=True)[2:] == ["to see what failed: ./run_dbUtil.sh --failures", RETRY]
 
 
+def test_nobody_has_to_wait_for_reasons_of_very_many_failures(
+    controller: Controller, capsys: pytest.CaptureFixture[str]
+) -> None:
+    controller.counts = Counts(finished=10**6, failed=ending.MOST_DIGESTED + 1)
+    assert told(controller, capsys, complete=True)[2:] == ["to see what failed: ./run_dbUtil.sh --failures", RETRY]
+
+
 def test_of_a_run_that_nobody_has_come_to_all_is_told(
     controller: Controller, capsys: pytest.CaptureFixture[str]
 ) -> None:
