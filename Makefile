@@ -30,7 +30,8 @@ system-packages:  ## install the Debian packages that tests with real ssh, Slurm
 	tools/install-system-packages.sh
 
 test: $(READY) system-packages lint  ## lint, then all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 tests/unit
+	$(BIN)/python -m pytest --ignore=tests/unit
 
 lint: $(READY)  ## style, format and types
 	$(BIN)/ruff check

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -105,11 +106,14 @@ class WebPage:
                 return
             self._channel.setblocking(False)
             socket.send_fds(self._channel, [handover.line(self._known)], [self._listening.fileno()])
-        self._tell(f"web page: {self._url}")
         try:
             write(self._files.url, f"{self._url}\n".encode(), 0o600)
         except DisbatchError as error:
             self._tell(str(error))
+            self._tell(f"web page: {self._url}")
+            return
+        # Whoever has the URL can stop hosts, and the log of a job may be there for all to read.
+        self._tell(f"web page: {self._url}" if sys.stderr.isatty() else f"web page: its URL is in {self._files.url}")
 
     def _check(self) -> None:
         process = self._process

@@ -84,9 +84,7 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
     loop = EventLoop()
     controller = Controller(_settings(asked, files))
     mail = _mail(asked, files, beginning.mail_server, controller.counts, log) if beginning.mail_server else None
-    recorded = _Recorded()
-    if mail is not None:
-        recorded.listeners.append(mail.recorded)
+    recorded = _Recorded([] if mail is None else [mail.recorded])
     run = Run(files.job, __version__, os.uname().nodename, time.time())
     display = Display(loop, asked.progress)
     driver = DriverLoop(loop, controller, recorder, run, _own_context(asked, beginning), log, tell, recorded, display)
@@ -126,6 +124,7 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
     if not all_recorded:
         complete = False
         exit_status = exit_status or ExitStatus.FAILED
+    _tell_page(page, exit_status, controller.counts, complete=complete)  # before a terminal that may be stuck
     ending.sum_up(
         controller,
         _shown(files.status, asked),
@@ -135,21 +134,18 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
         resumed=beginning.earlier is not None,
         retry=asked.retry,
     )
-    _tell_watchers(page, mail, exit_status, controller.counts, complete=complete)
+    if mail is not None:
+        mail.end(complete=complete)
     log.info(
         "the run ends with status %d: %s; CPU %.3f s", exit_status, controller.counts.in_words, time.process_time()
     )
     return exit_status
 
 
-def _tell_watchers(
-    page: WebPage | None, mail: Mail | None, exit_status: int, counts: Counts, *, complete: bool
-) -> None:
-    """Tell those who are elsewhere how the run has ended."""
+def _tell_page(page: WebPage | None, exit_status: int, counts: Counts, *, complete: bool) -> None:
+    """Tell those who look at the page, if there is one, how the run has ended."""
     if page is not None:
         page.end(exit_status, counts, complete=complete)
-    if mail is not None:
-        mail.end(complete=complete)
 
 
 def _see_off(end: EndRun, driver: DriverLoop, command: TaskCommand | None, loop: EventLoop) -> int:
@@ -177,8 +173,8 @@ def _await_command(command: TaskCommand, driver: DriverLoop, loop: EventLoop) ->
 class _Recorded:
     """Tells all who want to know of the lines of the status file."""
 
-    def __init__(self) -> None:
-        self.listeners: list[Callable[[Sequence[bytes]], None]] = []
+    def __init__(self, listeners: list[Callable[[Sequence[bytes]], None]]) -> None:
+        self.listeners = listeners
 
     def __call__(self, lines: Sequence[bytes]) -> None:
         for listener in self.listeners:

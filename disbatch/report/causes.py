@@ -312,8 +312,8 @@ _IN_PATH = r"[\w.~+%@#-]"
 _PATH = (
     r"(?<!\w)[A-Za-z][A-Za-z0-9+.-]*://[^\s'\")>\],;]+"
     r"|(?<![\w.~])(?:~\w*|\.{1,2})?/[^\s:;,'\"()<>\[\]=|]+"
-    rf"|(?<![\w/]){_IN_PATH}+(?:/{_IN_PATH}+){{2,}}/?"
-    rf"|(?<![\w/])(?:{_IN_PATH}+/)*{_IN_PATH}+\.(?:{_ENDINGS})(?!\w|\.\w)"
+    rf"|(?<![\w/.~+%@#-]){_IN_PATH}+(?:/{_IN_PATH}+){{2,}}/?"
+    rf"|(?<![\w/.~+%@#-])(?:{_IN_PATH}+/)*{_IN_PATH}+\.(?:{_ENDINGS})(?!\w|\.\w)"
 )
 """URL, path that begins with a slash or dots, path through two directories, name of a file."""
 

@@ -158,7 +158,7 @@ async def _object_of(request: Request) -> dict[str, Any]:
             raise UnclearError("that is too much")
     try:
         found = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnclearError("that is no JSON") from error
     if request.headers.get("content-type") != "application/json" or not isinstance(found, dict):
         raise UnclearError("that is no JSON object")

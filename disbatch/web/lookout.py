@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from disbatch.watch.state import RunningTask, RunState
     from disbatch.web.failures import Failures
 
+LAST_READING = 1.0
+"""Seconds for which failures are still read when the run has ended, before visitors hear of its end."""
+
 SILENCE = 3.0
 """Seconds for which the driver may have nothing to say before visitors hear of it."""
 
@@ -43,7 +46,7 @@ class Lookout:
         self._history = History()
         self._known_nodes: set[str] = set()
         self.answered_in = 0.0
-        """Seconds that the driver has taken to answer last."""
+        """Seconds that the driver has taken to answer; 0 when it has not."""
         self.state: RunState | None = None
         self.running: tuple[RunningTask, ...] = ()
 
@@ -68,7 +71,7 @@ class Lookout:
             self.close()
             state = None
         now = self._clock()
-        self.answered_in = now - asked
+        self.answered_in = 0.0 if state is None else now - asked
         if state is None:
             if self.state is not None and now - self._heard > SILENCE:
                 parts["run"] = view.event("run", view.run(self.state, self._pace, now - self._heard))
@@ -98,7 +101,8 @@ class Lookout:
         """What there is to tell when the run has ended, or its driver is gone."""
         self.close()
         self.running = ()
-        while self._failures.read() or self._failures.is_behind:
+        deadline = self._clock() + LAST_READING
+        while (self._failures.read() or self._failures.is_behind) and self._clock() < deadline:
             pass
         parts = {"failures": self._told_of_failures()}
         if self.state is not None:

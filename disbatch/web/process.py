@@ -42,6 +42,9 @@ PERIOD, IDLE_PERIOD = 1.0, 5.0
 SHARE = 0.05
 """Share of the driver's time that its answers may take, at most: when it is slow it is asked less often."""
 
+LONGEST_PAUSE = 10.0
+"""Seconds between two looks at most, however slow the driver is."""
+
 LINGER = 2.0
 """Seconds that pages have at most to hear of the end of the run."""
 
@@ -157,7 +160,7 @@ async def _watch(lookout: Lookout, feed: Feed, channel: socket.socket) -> None:
     ending = asyncio.create_task(_word_of_the_end(channel))
     while not ending.done():
         feed.post(await asyncio.to_thread(lookout.look, closely=feed.readers > 0))
-        await asyncio.wait([ending], timeout=max(PERIOD, lookout.answered_in / SHARE))
+        await asyncio.wait([ending], timeout=max(PERIOD, min(LONGEST_PAUSE, lookout.answered_in / SHARE)))
         if not feed.readers:
             visited = asyncio.create_task(feed.visited.wait())
             await asyncio.wait([ending, visited], timeout=IDLE_PERIOD - PERIOD, return_when=asyncio.FIRST_COMPLETED)

@@ -89,9 +89,12 @@ def loopback_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback
         yield server
 
 
-@pytest.fixture(scope="session")
-def session_browser() -> Iterator[Browser]:
-    """A browser, open for the whole test run; tests open windows of their own in it."""
+@pytest.fixture(scope="module")
+def one_browser() -> Iterator[Browser]:
+    """A browser for all tests of a file, which open windows of their own in it.
+
+    While it is open an event loop of its library's runs in this thread, and no test can run another.
+    """
     with browser() as found:
         yield found
 

@@ -59,7 +59,7 @@ def run(work: Workplace) -> Iterator[WatchedRun]:
         watched.end()
 
 
-def test_the_url_is_told_and_in_a_file_and_leads_to_the_page(run: WatchedRun) -> None:
+def test_the_url_is_in_a_file_that_is_told_and_leads_to_the_page(run: WatchedRun) -> None:
     path = run.work.directory / "run_url"
     assert path.stat().st_mode & 0o777 == 0o600
     assert run.visitor.url.startswith("http://127.0.0.1:")
@@ -68,7 +68,7 @@ def test_the_url_is_told_and_in_a_file_and_leads_to_the_page(run: WatchedRun) ->
     assert "<h1" in page.body
     status, said = run.end()
     assert status == 0
-    assert said[0] == f"disbatch: web page: {run.visitor.url}"
+    assert said[0] == f"disbatch: web page: its URL is in {path}"
     assert "run_url" not in files_of(run.work.directory)
 
 

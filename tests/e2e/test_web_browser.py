@@ -69,12 +69,12 @@ class Watched:
 
 
 @pytest.fixture
-def watch(work: Workplace, session_browser: Browser) -> Iterator[Watch]:
+def watch(work: Workplace, one_browser: Browser) -> Iterator[Watch]:
     """Start a run of these lines, and look at it in a window of this kind."""
     opened: list[Watched] = []
 
     def open_page(*lines: str, **window: Any) -> Watched:  # noqa: ANN401 - as Playwright has it
-        opened.append(Watched(work, session_browser, *(lines or [GATE] * 3), **window))
+        opened.append(Watched(work, one_browser, *(lines or [GATE] * 3), **window))
         return opened[-1]
 
     yield open_page
@@ -362,14 +362,14 @@ def test_several_windows_show_the_same(watch: Watch) -> None:
     assert finish(watched.process).returncode == 130
 
 
-def test_the_picture_of_the_page_is_made_by_what_shows_it(tmp_path: Path, session_browser: Browser) -> None:
+def test_the_picture_of_the_page_is_made_by_what_shows_it(tmp_path: Path, one_browser: Browser) -> None:
     spec = importlib.util.spec_from_file_location("make_picture", CHECKOUT / "tools" / "make-picture-of-page.py")
     assert spec is not None
     assert spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     made = tmp_path / "made.png"
-    tool.make_in(session_browser, str(made))
+    tool.make_in(one_browser, str(made))
     shown = Path(tool.PICTURE)
     for picture in (made, shown):
         head = picture.read_bytes()[:24]

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -90,14 +91,21 @@ def test_nothing_starts_before_the_run_goes_on(bench: Bench) -> None:
     assert not os.listdir(bench.folder)
 
 
-def test_its_url_is_told_and_in_a_file_for_nobody_else(bench: Bench) -> None:
+def test_on_a_terminal_the_url_itself_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
+    bench.page(READ_ALL)
+    bench.turn_until(lambda: bool(bench.told))
+    assert bench.told == ["web page: http://h1:4711/?token=token"]
+
+
+def test_its_url_is_in_a_file_for_nobody_else_which_is_told(bench: Bench) -> None:
     before = os.umask(0)
     try:
         bench.page(READ_ALL)
         bench.turn_until(lambda: bool(bench.told))
     finally:
         os.umask(before)
-    assert bench.told == ["web page: http://h1:4711/?token=token"]
+    assert bench.told == [f"web page: its URL is in {bench.folder / 'run_url'}"]
     path = bench.folder / "run_url"
     assert path.read_text() == "http://h1:4711/?token=token\n"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -154,7 +162,7 @@ def test_without_room_for_its_file_there_is_a_page_all_the_same(bench: Bench, mo
     monkeypatch.setattr(page, "write", fail)
     bench.page(READ_ALL)
     bench.text("said.read")
-    assert bench.told == ["web page: http://h1:4711/?token=token", "cannot write"]
+    assert bench.told == ["cannot write", "web page: http://h1:4711/?token=token"]
 
 
 def test_a_run_that_ends_before_its_page_has_started_has_none(bench: Bench) -> None:
