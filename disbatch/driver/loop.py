@@ -279,7 +279,7 @@ class DriverLoop:
 
     def _heard(self, peer: int, message: messages.ToDriver) -> None:
         assert self._server is not None  # noqa: S101 - messages come through it
-        assert self._correspondence is not None  # noqa: S101
+        assert self._correspondence is not None  # noqa: S101 - as above
         try:
             event = self._correspondence.heard(peer, message)
         except MessageError as error:
@@ -339,8 +339,8 @@ class DriverLoop:
 
     def _do(self, command: events.Command) -> None:
         assert self._server is not None  # noqa: S101 - `serve` and `run` come before
-        assert self._feeder is not None  # noqa: S101
-        assert self._correspondence is not None  # noqa: S101
+        assert self._feeder is not None  # noqa: S101 - as above
+        assert self._correspondence is not None  # noqa: S101 - as above
         if isinstance(command, (events.SendToEngine, events.SendToContext, events.ForgetMember)):
             self._correspondence.perform(command)
         elif isinstance(command, events.ReadItems):

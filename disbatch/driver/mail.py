@@ -110,7 +110,7 @@ def send(server: Address, recipient: str, letter: Letter) -> None:
 def message(letter: Letter, sender: str, recipient: str) -> EmailMessage:
     """Make a letter a mail that any server takes: of ASCII alone, in lines that are not too long."""
     from email.message import EmailMessage  # noqa: PLC0415 - see above
-    from email.utils import localtime, make_msgid  # noqa: PLC0415
+    from email.utils import localtime, make_msgid  # noqa: PLC0415 - as above
 
     made = EmailMessage()
     made["Subject"] = letter.subject

@@ -173,7 +173,7 @@ def _progress(state: RunState, cells: int, *, unicode: bool) -> Line:
     of = f"{words.number(state.ended)} of {'' if state.total_is_exact else '~'}{words.number(state.total)} tasks"
     text = f" {int(100 * done):3} %   {of}"
     room = min(_BAR_MOST, cells - len(text))
-    return [*bar(done, room, unicode=unicode), (text, PLAIN)] if room > 2 else [(text.strip(), PLAIN)]  # noqa: PLR2004
+    return [*bar(done, room, unicode=unicode), (text, PLAIN)] if room > 2 else [(text.strip(), PLAIN)]  # noqa: PLR2004 - one, and a blank
 
 
 def bar(done: float, cells: int, *, unicode: bool = True) -> Line:

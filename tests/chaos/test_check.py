@@ -121,7 +121,7 @@ def test_a_barrier_without_a_line_is_seen(evidence: Evidence) -> None:
     ],
 )
 def test_a_line_that_is_not_true_is_seen(evidence: Evidence, change: dict[str, object], problem: str) -> None:
-    evidence.attempts[0] = replace(evidence.attempts[0], **change)  # type: ignore[arg-type]
+    evidence.attempts[0] = replace(evidence.attempts[0], **change)  # type: ignore[arg-type] # each case names its field
     (told,) = wrongs(evidence)
     assert problem in told
 
