@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .PHONY: help setup system-packages test lint unit chaos attack reference pictures demo build clean compared-programs \
     bench bench-throughput bench-latency bench-startup bench-resume bench-idle bench-growth bench-loss bench-launches \
-    bench-scale bench-slurm bench-store bench-attack bench-digest bench-web
+    bench-scale bench-slurm bench-store bench-attack bench-digest bench-watched
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -95,8 +95,8 @@ bench-launches: $(READY)  ## measure what it takes to start engines on up to a t
 bench-attack: $(READY)  ## measure what strangers who attack the driver take from a run
 	$(BIN)/python -m benchmarks.attack
 
-bench-web: $(READY)  ## measure what a web page that many look at takes from a run
-	$(BIN)/python -m benchmarks.web
+bench-watched: $(READY)  ## measure what those who watch a run take from it: terminal, monitor, web page
+	$(BIN)/python -m benchmarks.watched
 
 bench-store: $(READY)  ## measure what connections to the key-value store cost
 	$(BIN)/python -m benchmarks.store

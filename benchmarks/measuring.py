@@ -14,7 +14,10 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from fcntl import ioctl
+from functools import partial
 from pathlib import Path
+from termios import TIOCSCTTY
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -30,8 +33,9 @@ PYTHON = f"Python {sys.version.split()[0]}"
 UNUSUAL = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 """Variables that make a Python start or write more slowly than it does for users."""
 
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in UNUSUAL} | {"LC_ALL": "C"}
-"""What everything is started with; in that language numbers have a point."""
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in UNUSUAL}
+ENVIRONMENT |= {"LC_ALL": "C", "TERM": "xterm-256color"}
+"""What everything is started with; in that language numbers have a point, and a terminal is one that can do things."""
 
 POLL = 0.005
 """Seconds between two looks at something that is waited for."""
@@ -78,12 +82,27 @@ def seconds_of_python(program: str = "pass") -> float:
     return seconds_of(sys.executable, "-c", program)
 
 
+def start(
+    command: Sequence[str | Path], directory: Path, terminal: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    """Start a program there, in the foreground of that terminal if it is one."""
+    take = None if terminal == subprocess.DEVNULL else partial(ioctl, terminal, TIOCSCTTY, 0)
+    return subprocess.Popen(
+        command,
+        cwd=directory,
+        env=ENVIRONMENT,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=take is not None,
+        preexec_fn=take,  # noqa: PLW1509 - a single call, which takes no lock
+    )
+
+
 @contextmanager
-def running(*arguments: str, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A run of disbatch there, which ends with the block at the latest."""
-    quiet = subprocess.DEVNULL
-    command = [*DISBATCH, *arguments]
-    with subprocess.Popen(command, cwd=directory, env=ENVIRONMENT, stdout=quiet, stderr=quiet) as run:
+def running(*arguments: str, directory: Path, terminal: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
+    """A run of disbatch there, on a terminal or on none, which ends with the block at the latest."""
+    with start([*DISBATCH, *arguments], directory, terminal) as run:
         try:
             yield run
         finally:
