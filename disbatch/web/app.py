@@ -5,6 +5,7 @@ A thin shell: who gets in is decided by `gate`, what is answered by `desk` and `
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -63,9 +64,12 @@ def application(gate: Gate, feed: Feed, desk: Desk, note: Callable[[str], None])
             return _text(503, "too many pages are open")
         return StreamingResponse(feed.follow(), media_type="text/event-stream")
 
+    searching = asyncio.Lock()  # one at a time: together they would take the threads that stops need
+
     async def find(request: Request) -> Response:
         try:
-            return _object(await run_in_threadpool(desk.find, request.query_params.get("text", "")))
+            async with searching:
+                return _object(await run_in_threadpool(desk.find, request.query_params.get("text", "")))
         except UnclearError as error:
             return _text(400, str(error))
 
@@ -85,7 +89,9 @@ def application(gate: Gate, feed: Feed, desk: Desk, note: Callable[[str], None])
         Route("/find", find),
         Route("/stop", stop, methods=["POST"]),
     ]
-    return _Door(gate, Starlette(routes=routes))
+    inner = Starlette(routes=routes)
+    inner.router.redirect_slashes = False  # to a path that is not behind the gate
+    return _Door(gate, inner)
 
 
 class _Door:

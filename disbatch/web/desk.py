@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from disbatch import messages
@@ -46,22 +45,28 @@ class Desk:
         self._status_path = status_path
         self._order = order
         self._clock = clock
-        self._searching = Lock()
 
     def find(self, text: str) -> dict[str, Any]:
-        """Tasks with that id, or that text in their lines; one search at a time."""
+        """Tasks with that id, or that text in their lines, or in the command or host of those that run."""
         text = text.strip()[:MOST_TEXT]
         if not text:
             raise UnclearError("what is to be searched for?")
-        with self._searching:
-            deadline = self._clock() + SEARCH_PATIENCE
-            result = search(self._pieces(), text, lambda: self._clock() < deadline)
+        deadline = self._clock() + SEARCH_PATIENCE
+        result = search(self._pieces(), text, lambda: self._clock() < deadline)
+        return view.found(result, self._running_with(text), self._lookout.unlisted)
+
+    def _running_with(self, text: str) -> list[dict[str, Any]]:
         state = self._lookout.state
-        still_running = () if state is None else view.running(self._lookout.running, 0, state)["tasks"]
+        if state is None:
+            return []
         wanted = text.lower()
-        return view.found(
-            result, (task for task in still_running if text == str(task["task"]) or wanted in task["command"].lower())
-        )
+        nodes = {engine.rank: engine.node for engine in state.engines}
+        found = [
+            task
+            for task in self._lookout.running
+            if text == str(task.task_id) or wanted in f"{task.command}\n{nodes.get(task.engine, '')}".lower()
+        ]
+        return view.running_tasks(found, state)
 
     def _pieces(self) -> Iterator[bytes]:
         tail = Tail(self._status_path)

@@ -49,6 +49,9 @@ class Lookout:
         """Seconds that the driver has taken to answer; 0 when it has not."""
         self.state: RunState | None = None
         self.running: tuple[RunningTask, ...] = ()
+        """What ran at the last look from nearby: those that have run for longest, of which the driver lists so many."""
+        self.unlisted = 0
+        """How many others ran."""
 
     def look(self, *, closely: bool) -> Mapping[str, bytes]:
         """What is new, part by part; `closely`: what runs too, which costs the driver more."""
@@ -59,14 +62,13 @@ class Lookout:
 
     def _at_run(self, *, closely: bool) -> dict[str, bytes]:
         parts: dict[str, bytes] = {}
-        more = 0
         asked = self._clock()
         try:
             if self._observer is None:
                 self._observer = self._connect()
             state = self._observer.state()
             if closely:
-                self.running, more = self._observer.running()
+                self.running, self.unlisted = self._observer.running()
         except DisbatchError:
             self.close()
             state = None
@@ -87,7 +89,7 @@ class Lookout:
         parts["run"] = view.event("run", view.run(state, self._pace, None))
         parts["hosts"] = view.event("hosts", view.hosts(state))
         if closely:
-            parts["running"] = view.event("running", view.running(self.running, more, state))
+            parts["running"] = view.event("running", view.running(self.running, self.unlisted, state))
         if is_point:
             parts["history"] = view.event("history", view.history(self._history.moments, self._began))
         return parts
@@ -100,7 +102,7 @@ class Lookout:
     def last(self, end: RunEnd | None) -> Mapping[str, bytes]:
         """What there is to tell when the run has ended, or its driver is gone."""
         self.close()
-        self.running = ()
+        self.running, self.unlisted = (), 0
         deadline = self._clock() + LAST_READING
         while (self._failures.read() or self._failures.is_behind) and self._clock() < deadline:
             pass

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -48,9 +49,12 @@ LONGEST_PAUSE = 10.0
 LINGER = 2.0
 """Seconds that pages have at most to hear of the end of the run."""
 
-MOST_CONNECTIONS = 256
-HEAD_PATIENCE = 10.0
-"""Seconds that a visitor has for what is to be said first."""
+MOST_ANSWERED = 256
+MOST_CONNECTIONS = 2 * MOST_ANSWERED
+"""Visitors at once: beyond the first figure they hear that there are too many, and beyond the second nothing at all."""
+
+REQUEST_PATIENCE = 10.0
+"""Seconds that a visitor has for a request, from when it could begin."""
 
 MOST_HEAD = 16 * 1024
 """Bytes that the head of a request may have."""
@@ -60,14 +64,27 @@ _MOST_HANDED_OVER = 1 << 20
 
 
 class _Protocol(H11Protocol):  # type: ignore[misc, unused-ignore] # an extra, which may not be there
-    """Also ends connections over which nothing whole is said at first, which the library waits for for ever."""
+    """Also ends connections that are too many, or over which no whole request comes: the library waits for ever."""
+
+    _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override, unused-ignore] # so has the library
         super().connection_made(transport)
-        self.loop.call_later(HEAD_PATIENCE, self._end_if_silent)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
+        self._await_request()
 
-    def _end_if_silent(self) -> None:
-        if not self.headers:
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._await_request()
+
+    def _await_request(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(REQUEST_PATIENCE, self._end_if_unfinished)
+
+    def _end_if_unfinished(self) -> None:
+        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
             self.transport.abort()
 
 
@@ -149,7 +166,7 @@ def _configuration(app: Any) -> uvicorn.Config:  # noqa: ANN401 - what the libra
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS,
+        limit_concurrency=MOST_ANSWERED,
         h11_max_incomplete_event_size=MOST_HEAD,
         timeout_graceful_shutdown=1,
     )

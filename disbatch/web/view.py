@@ -135,24 +135,29 @@ _ENGINE_WORDS = {states.EXPECTED: "expected", states.RUNNING: "running", states.
 
 
 def running(tasks: Sequence[RunningTask], more: int, state: RunState) -> dict[str, Any]:
-    """Tasks that run, those that run for longest first."""
-    nodes = {engine.rank: shown(engine.node, 80) for engine in state.engines}
+    """Tasks that run, those that run for longest first, and how many `more` do."""
     listed = tasks[:MOST_RUNNING]
     return {
         "time": round(state.time, 1),
-        "tasks": [
-            {
-                "task": task.task_id,
-                "line": _line(task.line, task.repeat),
-                "attempt": task.attempt,
-                "node": nodes.get(task.engine, ""),
-                "since": round(task.since, 1),
-                "command": shown(task.command),
-            }
-            for task in listed
-        ],
+        "tasks": running_tasks(listed, state),
         "more": more + len(tasks) - len(listed),
     }
+
+
+def running_tasks(tasks: Iterable[RunningTask], state: RunState) -> list[dict[str, Any]]:
+    """Each of these tasks, which run."""
+    nodes = {engine.rank: shown(engine.node, 80) for engine in state.engines}
+    return [
+        {
+            "task": task.task_id,
+            "line": _line(task.line, task.repeat),
+            "attempt": task.attempt,
+            "node": nodes.get(task.engine, ""),
+            "since": round(task.since, 1),
+            "command": shown(task.command),
+        }
+        for task in tasks
+    ]
 
 
 def history(moments: Iterable[Moment], began: float) -> dict[str, Any]:
@@ -173,15 +178,19 @@ def ended(end: RunEnd | None) -> dict[str, Any]:
     return {"well": end.complete and not end.failed, "words": f"{how}: {end.words}; exit status {end.exit_status}."}
 
 
-def found(result: Found, also_running: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Answer to a search: tasks that run first, then those that have ended, the newest first."""
+def found(result: Found, still_running: Sequence[Mapping[str, Any]], unlisted: int) -> dict[str, Any]:
+    """Answer to a search: tasks that run first, then those that have ended, the newest first.
+
+    `unlisted` others run, through which nobody has looked.
+    """
     return {
         "tasks": [
-            *({**task, "well": True, "how": "running"} for task in also_running),
+            *({**task, "well": True, "how": "running"} for task in still_running[:MOST_RUNNING]),
             *map(_ended_task, result.lines),
         ],
-        "count": result.count,
+        "count": len(still_running) + result.count,
         "complete": result.complete,
+        "unlisted": unlisted,
     }
 
 

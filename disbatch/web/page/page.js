@@ -439,9 +439,11 @@ async function find(event) {
     const told = await answer.json();
     found.show(told.tasks.map((task, key) => ({ ...task, key })));
     const shown = told.tasks.length;
-    const all = told.count + told.tasks.filter((task) => task.how === "running").length;
-    const rest = all > shown ? `${number(all)} found, the last ${number(shown)} are shown` : `${number(all)} found`;
-    setText(status, told.complete ? rest : `${rest}; there was no time to look through the whole status file`);
+    const words = [`${number(told.count)} found`];
+    if (told.count > shown) words[0] += `, the last ${number(shown)} are shown`;
+    if (told.unlisted) words.push(`${number(told.unlisted)} tasks that run were not looked at`);
+    if (!told.complete) words.push("there was no time to look through the whole status file");
+    setText(status, words.join("; "));
   } catch (error) {
     setText(status, `That did not work: ${error.message}`);
   }

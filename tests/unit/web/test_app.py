@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
@@ -18,12 +19,13 @@ from disbatch.web.gate import Gate, Verdict
 from tests.unit.web.examples import TOKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from disbatch.web.desk import Desk
 
 HERE = "127.0.0.1:4711"
 JSON = "application/json"
+DEADLINE = 20.0
 
 
 class Answer(NamedTuple):
@@ -65,8 +67,14 @@ class Bench:
 
     def ask_inside(self, method: str, path: str, query: str = "", body: bytes = b"", **headers: str) -> Answer:
         """Ask as the page itself does."""
+        return asyncio.run(self.ask_later(method, path, query, body, **headers))
+
+    def ask_later(
+        self, method: str, path: str, query: str = "", body: bytes = b"", **headers: str
+    ) -> Coroutine[Any, Any, Answer]:
+        """Ask as the page itself does, among others."""
         mine = {"host": HERE, "origin": f"http://{HERE}", "cookie": self.gate.cookie.partition(";")[0], **headers}
-        return self.ask(method, self.gate.room + path, query, body, **mine)
+        return self._ask(method, self.gate.room + path, query, body, mine)
 
     async def _ask(self, method: str, path: str, query: str, body: bytes, headers: dict[str, str]) -> Answer:
         sent: list[dict[str, Any]] = []
@@ -180,6 +188,38 @@ def test_what_is_searched_for_is_asked_of_the_desk(bench: Bench) -> None:
     bench.clerk.failure = UnclearError("what?")
     answer = bench.ask_inside("GET", "find")
     assert (answer.status, answer.body) == (400, b"400: what?\n")
+
+
+def test_searches_take_turns_and_a_stop_does_not_wait_for_them(bench: Bench) -> None:
+    at_once, gate = [], threading.Event()
+    most: list[int] = []
+
+    def find(text: str) -> dict[str, Any]:
+        at_once.append(text)
+        most.append(len(at_once))
+        gate.wait(DEADLINE)
+        at_once.remove(text)
+        return {}
+
+    bench.clerk.find = find  # type: ignore[method-assign] # a slow one
+
+    async def play() -> int:
+        searches = [asyncio.create_task(bench.ask_later("GET", "find", f"text={n}")) for n in range(100)]
+        await asyncio.sleep(0)
+        stop = json.dumps({"kind": "engine", "rank": 0, "now": False}).encode()
+        answer = await bench.ask_later("POST", "stop", body=stop, content_type=JSON)
+        assert not any(search.done() for search in searches)
+        gate.set()
+        await asyncio.gather(*searches)
+        return answer.status
+
+    assert asyncio.run(play()) == 200
+    assert most == [1] * 100
+
+
+@pytest.mark.parametrize("path", ["find/", "stop/"])
+def test_there_is_nothing_at_paths_that_are_nearly_right(bench: Bench, path: str) -> None:
+    assert bench.ask_inside("GET", path).status == 404
 
 
 def test_a_stop_is_asked_of_the_desk_and_noted(bench: Bench) -> None:

@@ -12,6 +12,7 @@ from disbatch.web.desk import MOST_TEXT, Desk, UnclearError
 from disbatch.web.failures import Failures
 from disbatch.web.lookout import Lookout
 from disbatch.web.tail import Tail
+from disbatch.web.view import MOST_RUNNING
 from tests.unit.web.examples import CONTEXT, RUNNING, STATE, line
 
 if TYPE_CHECKING:
@@ -57,7 +58,15 @@ def test_a_search_for_nothing_is_refused_and_a_long_one_cut(bench: Bench) -> Non
 
 def test_before_anything_is_known_nothing_runs(bench: Bench) -> None:
     bench.lookout.state = None
-    assert bench.desk.find("sleep") == {"tasks": [], "count": 0, "complete": True}
+    assert bench.desk.find("sleep") == {"tasks": [], "count": 0, "complete": True, "unlisted": 0}
+
+
+def test_all_that_is_known_to_run_is_looked_at_more_than_is_shown(bench: Bench) -> None:
+    bench.lookout.running = tuple(replace(RUNNING, task_id=number) for number in range(1000))
+    bench.lookout.unlisted = 7
+    assert [task["task"] for task in bench.desk.find("999")["tasks"]] == [999]
+    found = bench.desk.find("H1")
+    assert (found["count"], len(found["tasks"]), found["unlisted"]) == (1000, MOST_RUNNING, 7)
 
 
 def test_a_search_takes_no_longer_than_it_may(bench: Bench) -> None:

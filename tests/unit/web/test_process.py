@@ -18,7 +18,7 @@ from disbatch.web.feed import Feed
 from tests.unit.web.examples import END, HANDOVER, TOKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     from disbatch.handover import RunEnd
@@ -142,6 +142,7 @@ class Transport:
     def __init__(self) -> None:
         self.is_aborted = False
         self.aborted = asyncio.Event()
+        self.written = b""
 
     def get_extra_info(self, _name: str) -> Any:  # noqa: ANN401 - as the library has it
         return None
@@ -157,6 +158,12 @@ class Transport:
         self.aborted.set()
 
     def write(self, text: bytes) -> None:
+        self.written += text
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
         pass
 
 
@@ -164,17 +171,32 @@ async def never_answer(_scope: object, _receive: object, _send: object) -> None:
     await asyncio.Event().wait()
 
 
-def protocol_over(transport: Transport) -> process._Protocol:
-    configuration = process._configuration(never_answer)
+async def answer_at_once(_scope: object, _receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"it"})
+
+
+def server_of(app: object) -> uvicorn.Server:
+    configuration = process._configuration(app)
     configuration.load()
-    protocol = process._Protocol(configuration, uvicorn.Server(configuration).server_state, {})
+    return uvicorn.Server(configuration)
+
+
+def protocol_over(transport: Transport, server: uvicorn.Server | None = None) -> process._Protocol:
+    server = server or server_of(never_answer)
+    protocol = process._Protocol(server.config, server.server_state, {})
     protocol.connection_made(cast("asyncio.Transport", transport))
     return protocol
 
 
-@pytest.mark.parametrize("said", [b"", b"GET / HT"])
+DEADLINE = 20.0
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+BEGUN = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf"
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HT", BEGUN])
 def test_a_visitor_who_says_nothing_whole_is_sent_away(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
-    monkeypatch.setattr(process, "HEAD_PATIENCE", 0.0)
+    monkeypatch.setattr(process, "REQUEST_PATIENCE", 0.0)
 
     async def play() -> None:
         transport = Transport()
@@ -190,12 +212,39 @@ def test_a_visitor_who_has_asked_for_something_may_stay() -> None:
     async def play() -> bool:
         transport = Transport()
         protocol = protocol_over(transport)
-        protocol.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        protocol.data_received(REQUEST)
         await asyncio.sleep(0)
-        protocol._end_if_silent()
+        protocol._end_if_unfinished()
         return transport.is_aborted
 
     assert not asyncio.run(play())
+
+
+def test_who_has_had_an_answer_has_no_longer_for_the_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "REQUEST_PATIENCE", 3600.0)
+
+    async def play() -> None:
+        transport = Transport()
+        protocol = protocol_over(transport, server_of(answer_at_once))
+        monkeypatch.setattr(process, "REQUEST_PATIENCE", 0.0)
+        protocol.data_received(REQUEST + b"GET / HT")
+        await asyncio.wait_for(transport.aborted.wait(), DEADLINE)
+        assert transport.written.endswith(b"it")
+
+    asyncio.run(play())
+
+
+def test_of_too_many_visitors_the_last_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "MOST_CONNECTIONS", 1)
+
+    async def play() -> list[bool]:
+        transports = [Transport(), Transport()]
+        server = server_of(never_answer)
+        for transport in transports:
+            protocol_over(transport, server)
+        return [transport.is_aborted for transport in transports]
+
+    assert asyncio.run(play()) == [False, True]
 
 
 @pytest.mark.parametrize(("content", "stays"), [(f"http://h/?token={TOKEN}\n", False), ("http://h/?token=b\n", True)])

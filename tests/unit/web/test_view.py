@@ -125,25 +125,25 @@ def test_how_the_run_has_ended_is_told_in_words() -> None:
 
 def test_what_was_found_is_told_those_that_run_first() -> None:
     result = search([line(1, b"false", 1, b"oops"), line(2), line(3, b"x", -9)], "h1", lambda: True)
-    told = view.found(result, view.running((RUNNING,), 0, STATE)["tasks"])
+    told = view.found(result, view.running_tasks((RUNNING,), STATE), 5)
     assert [(task["task"], task["how"], task["well"]) for task in told["tasks"]] == [
         (31, "running", True), (3, "killed by SIGKILL", False), (2, "done", True), (1, "exit status 1", False),
     ]  # fmt: skip
-    assert (told["count"], told["complete"]) == (3, True)
+    assert (told["count"], told["complete"], told["unlisted"]) == (4, True, 5)
     assert told["tasks"][3]["err"] == "oops"
     assert told["tasks"][3]["took"] == "1.5 s"
 
 
 def test_a_line_of_an_earlier_version_is_told_as_it_stands() -> None:
     old = line(1).replace(b"\t4711\t", b"\tsome\t").replace(b"1.500", b"fast")
-    [told] = view.found(search([old], "1", lambda: True), ())["tasks"]
+    [told] = view.found(search([old], "1", lambda: True), (), 0)["tasks"]
     assert (told["task"], told["took"]) == (1, "fast")
 
 
 @pytest.mark.parametrize(("code", "how"), [(-9, "lost with its engine"), (13, "could not be started")])
 def test_what_never_ran_is_told_so(code: int, how: str) -> None:
     never = line(1, return_code=code).replace(b"\t4711\t", b"\t-1\t")
-    [told] = view.found(search([never], "1", lambda: True), ())["tasks"]
+    [told] = view.found(search([never], "1", lambda: True), (), 0)["tasks"]
     assert told["how"] == how
 
 
@@ -182,7 +182,7 @@ def test_nothing_hostile_gets_through_whole() -> None:
         "hosts": view.hosts(state),
         "running": view.running((replace(RUNNING, command=HOSTILE),), 0, state),
         "failures": view.failures(digest.groups(), 1, 0, "", behind=False),
-        "found": view.found(result, ()),
+        "found": view.found(result, (), 0),
     }.items():
         text = view.event(name, told)
         assert text.isascii()
