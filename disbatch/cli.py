@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
 
 from disbatch import __version__
 from disbatch.errors import DisbatchError, ExitStatus
@@ -59,44 +60,25 @@ def _play(arguments: list[str]) -> int:
         return completion.answer(arguments)
     from disbatch import options  # noqa: PLC0415 - the version does not wait for them
 
-    # Each role's modules are imported for that role alone: an engine starts in the time of what it needs.
-    role = arguments[0] if arguments else ""
-    if role in (options.ENGINE_ROLE, options.CONTEXT_ROLE, options.PAGE_ROLE):
-        return _join(arguments[1:], is_engine=role == options.ENGINE_ROLE, is_page=role == options.PAGE_ROLE)
-    if role in (options.MONITOR_ROLE, options.STATUS_ROLE, options.FAILURES_ROLE):
-        return _look(arguments[1:], role, at_failures=role == options.FAILURES_ROLE)
+    others = {
+        options.CONTEXT_ROLE: "disbatch.contexts.process:main",
+        options.ENGINE_ROLE: "disbatch.engine.process:main",
+        options.PAGE_ROLE: "disbatch.web.process:main",
+        options.MONITOR_ROLE: "disbatch.monitor.process:show_live",
+        options.STATUS_ROLE: "disbatch.monitor.process:show_once",
+        options.FAILURES_ROLE: "disbatch.report.failures:main",
+    }
+    if arguments and arguments[0] in others:
+        # Each role's modules are imported for that role alone: an engine starts in the time of what it needs.
+        module, _, function = others[arguments[0]].partition(":")
+        exit_status: int = getattr(import_module(module), function)(arguments[1:])
+        return exit_status
     program = _program()
     asked = options.parse_driver(arguments, " ".join(program))
     _check_working_directory()
     from disbatch.driver import process as driver  # noqa: PLC0415 - mistakes and --help do not wait for it either
 
     return driver.main(asked, partial(options.resume_command, program, arguments))
-
-
-def _look(arguments: list[str], role: str, *, at_failures: bool) -> int:
-    """Be one of those who look at a run from outside."""
-    if at_failures:
-        from disbatch.report import failures  # noqa: PLC0415 - as in `_play`
-
-        return failures.main(arguments)
-    from disbatch.monitor import process as monitor  # noqa: PLC0415 - as above
-
-    return monitor.main(arguments, role)
-
-
-def _join(arguments: list[str], *, is_engine: bool, is_page: bool) -> int:
-    """Be one of the processes that a run starts, a context if nothing else."""
-    if is_engine:
-        from disbatch.engine import process as engine  # noqa: PLC0415 - as in `_play`
-
-        return engine.main(arguments)
-    if is_page:
-        from disbatch.web import process as page  # noqa: PLC0415 - as above
-
-        return page.main(arguments)
-    from disbatch.contexts import process as context  # noqa: PLC0415 - as above
-
-    return context.main(arguments, program="dbUtil.sh")
 
 
 def _check_working_directory() -> None:

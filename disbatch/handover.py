@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+MOST_RERUN = 10_000
+"""Characters of a command that is handed over: the line has to go through the socket at once, before anybody reads."""
+
+
 @record
 class Handover:
     """What a web page needs to know besides its arguments.
 
     `token` is what its visitors have to show; `names` are those of the hosts that they may come to, `everywhere` if the
     page is at every address of this machine. `secret` is that of the run's operators, empty where it has none; `rerun`
-    is the command that runs again what failed.
+    is the command that runs again what failed, empty where that is longer than `MOST_RERUN`.
     """
 
     token: str

@@ -365,9 +365,9 @@ def _names_of_this_machine(nodes: Sequence[str]) -> frozenset[str]:
     return names_of_this_machine(name, socket.getfqdn() if needs_full_name else name)
 
 
-def main(arguments: Sequence[str], program: str) -> int:
-    """Be a context; the exit status."""
-    asked = options.parse_context(arguments, program)
+def main(arguments: Sequence[str]) -> int:
+    """Be a context, or what else a run's script is asked for; the exit status."""
+    asked = options.parse_context(arguments, "dbUtil.sh")
     try:
         if asked.failures:
             return _tell_failures(asked)

@@ -33,7 +33,7 @@ class Mail:
     """Sends the letters of a digest; while one is under way, what there is to tell collects for the next.
 
     `send` is called in the thread alone, and may fail as it likes: then that was the last letter. Of that `warn` tells,
-    once, in the thread that calls `recorded` and `end`. `counts` are the run's, which change as it goes on.
+    once, in the thread that calls `recorded` and `await_end`. `counts` are the run's, which change as it goes on.
     """
 
     def __init__(
@@ -62,12 +62,15 @@ class Mail:
             if self._digest.is_due:
                 self._changed.notify()
 
-    def end(self, *, complete: bool, limit: float = FAREWELL_LIMIT) -> None:
-        """Send the last letter, waiting for that `limit` seconds at most, or until the user presses Ctrl-C."""
+    def end(self, *, complete: bool) -> None:
+        """Have the last letter sent."""
+        with self._changed:
+            self._digest.end(self._counts, complete=complete)
+            self._changed.notify()
+
+    def await_end(self, limit: float = FAREWELL_LIMIT) -> None:
+        """Wait until it has been sent, `limit` seconds at most, or until the user presses Ctrl-C."""
         if not self._failure:
-            with self._changed:
-                self._digest.end(self._counts, complete=complete)
-                self._changed.notify()
             with suppress(KeyboardInterrupt):
                 self._thread.join(limit)
             if self._thread.is_alive():

@@ -124,7 +124,7 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
     if not all_recorded:
         complete = False
         exit_status = exit_status or ExitStatus.FAILED
-    _tell_page(page, exit_status, controller.counts, complete=complete)  # before a terminal that may be stuck
+    _tell_others(page, mail, exit_status, controller.counts, complete=complete)  # before a terminal that may be stuck
     ending.sum_up(
         controller,
         _shown(files.status, asked),
@@ -135,17 +135,19 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
         retry=asked.retry,
     )
     if mail is not None:
-        mail.end(complete=complete)
+        mail.await_end()
     log.info(
         "the run ends with status %d: %s; CPU %.3f s", exit_status, controller.counts.in_words, time.process_time()
     )
     return exit_status
 
 
-def _tell_page(page: WebPage | None, exit_status: int, counts: Counts, *, complete: bool) -> None:
-    """Tell those who look at the page, if there is one, how the run has ended."""
+def _tell_others(page: WebPage | None, mail: Mail | None, exit_status: int, counts: Counts, *, complete: bool) -> None:
+    """Tell those who look at the page, and who reads the mails, if there are such, how the run has ended."""
     if page is not None:
         page.end(exit_status, counts, complete=complete)
+    if mail is not None:
+        mail.end(complete=complete)
 
 
 def _see_off(end: EndRun, driver: DriverLoop, command: TaskCommand | None, loop: EventLoop) -> int:
@@ -296,19 +298,20 @@ def _web_page(
 ) -> WebPage:
     """The web page, which starts by itself when the run goes on, and says then where it is."""
     from disbatch.driver import page  # noqa: PLC0415 - most runs have none
-    from disbatch.handover import Handover  # noqa: PLC0415 - as above
+    from disbatch.handover import MOST_RERUN, Handover  # noqa: PLC0415 - as above
 
     files, wanted = beginning.files, asked.web_address
     if page.is_open_to_others(wanted.host):
         tell("--web-address: what goes between the web page and browsers on other machines is not encrypted")
     at = address.advertised(wanted, listening.getsockname()[1], ())
     names, everywhere = page.names_of(wanted, at)
+    rerun = resume_command(_shown(files.status, asked), retry=True)
     known = Handover(
         token=page.new_token(),
         names=names,
         everywhere=everywhere,
         secret="" if beginning.credentials is None else beginning.credentials.operator.decode(),
-        rerun=resume_command(_shown(files.status, asked), retry=True),
+        rerun=rerun if len(rerun) <= MOST_RERUN else "",
     )
     joining = options.PageRoleOptions(
         run=files.unique_id, kvs=address.local(own_address(asked), beginning.port), log_level=asked.log_level

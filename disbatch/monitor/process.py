@@ -48,20 +48,24 @@ _PAUSE = 0.2
 _ENDS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
 
-def main(arguments: Sequence[str], role: str) -> int:
-    """Show a run to who has a file of it for observers, live or once as `role` says; the exit status."""
-    asked = options.parse_observer(arguments, role)
-    path = asked.observer_file
+def show_live(arguments: Sequence[str]) -> int:
+    """Show a run to who has a file of it for observers; the exit status."""
+    path = options.parse_observer(arguments, options.MONITOR_ROLE).observer_file
     kvs = _read(path)
     try:
-        if role == options.STATUS_ROLE:
-            return tell(kvs, lambda: not os.path.exists(path), as_json=asked.json)
         return watch(kvs, lambda: not os.path.exists(path), may_stop=False)
     except DriverUnreachableError:
         if os.path.exists(path):
             raise
-        print("Run done")
+        print(status.OVER, end="")
         return ExitStatus.OK
+
+
+def show_once(arguments: Sequence[str]) -> int:
+    """Print how a run is to who has a file of it for observers; the exit status."""
+    asked = options.parse_observer(arguments, options.STATUS_ROLE)
+    path = asked.observer_file
+    return tell(_read(path), lambda: not os.path.exists(path), as_json=asked.json)
 
 
 def _read(path: str) -> Address:

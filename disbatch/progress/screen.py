@@ -52,6 +52,9 @@ FIRST_LINE, LAST_LINE = 60.0, 900.0
 LINES_ASKED_FOR = 10.0
 """Seconds between two plain lines of a user who wants to see progress anywhere."""
 
+MOST_TOLD = 10_000
+"""Lines that may wait for a terminal which takes nothing; what comes then is not told."""
+
 LAST_PATIENCE = 2.0
 """Seconds that the terminal may take to take the last of it."""
 
@@ -65,6 +68,8 @@ class Screen:
     def __init__(self, make_writer: Callable[[], Writer]) -> None:
         self._make_writer = make_writer
         self._state: Mapping[str, Any] | None = None
+        self._shown: RunState | None = None
+        self._pace = Pace()
         self._told: queue.SimpleQueue[Callable[[Writer], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -90,44 +95,67 @@ class Screen:
 
     def end(self) -> None:
         """Show nothing more, when all that was told has been written or the terminal does not take it."""
+        self._told.put(lambda writer: writer.clear())
         self._told.put(None)
         self._thread.join(LAST_PATIENCE)
         terminal.take_back()
 
     def _tell(self, text: str) -> None:
-        self._told.put(lambda writer: writer.tell(text))
+        if self._told.qsize() < MOST_TOLD:
+            self._told.put(lambda writer: writer.tell(text))
 
     # In the thread.
 
     def _run(self) -> None:
-        writer = self._make_writer()
-        pace = Pace()
-        if self._state is not None:
-            pace.note(time.monotonic(), read_state(self._state).ended)
-        before: RunState | None = None
+        writer = _done(self._note, _made(self._make_writer))
         due = time.monotonic() + writer.pause
         while True:
             try:
                 todo = self._told.get(timeout=max(0.0, due - time.monotonic()))
             except queue.Empty:
-                before = self._show(writer, pace, before)
+                writer = _done(self._show, writer)
                 due = time.monotonic() + writer.pause
                 continue
-            with suppress(OSError, ValueError):  # a terminal that has gone
-                if todo is None:
-                    writer.clear()
-                    return
-                todo(writer)
+            if todo is None:
+                return
+            writer = _done(todo, writer)
 
-    def _show(self, writer: Writer, pace: Pace, before: RunState | None) -> RunState | None:
-        posted = self._state
-        if posted is None:
-            return before
-        state = read_state(posted)
-        pace.note(time.monotonic(), state.ended)
-        with suppress(OSError, ValueError):
-            writer.show(state, pace, notices(state if before is None else before, state))
+    def _note(self, _writer: Writer) -> RunState | None:
+        if self._state is None:
+            return None
+        state = read_state(self._state)
+        self._pace.note(time.monotonic(), state.ended)
         return state
+
+    def _show(self, writer: Writer) -> None:
+        state = self._note(writer)
+        if state is not None:
+            before = state if self._shown is None else self._shown
+            self._shown = state
+            writer.show(state, self._pace, notices(before, state))
+
+
+def _made(make_writer: Callable[[], Writer]) -> Writer:
+    try:
+        return make_writer()
+    except Exception:  # noqa: BLE001 - as in `_done`
+        return Lines()
+
+
+def _done(todo: Callable[[Writer], object], writer: Writer) -> Writer:
+    """Have something done by a writer, or by a plain one if that fails; the writer that goes on.
+
+    Whatever is wrong with the drawing, what is told has to be read.
+    """
+    try:
+        todo(writer)
+    except (OSError, ValueError):  # a terminal that has gone
+        pass
+    except Exception:  # noqa: BLE001 - see above
+        writer = Lines()
+        with suppress(Exception):
+            todo(writer)
+    return writer
 
 
 class Lines:

@@ -146,7 +146,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = parse_failures(arguments)
     files = " ".join(f"-r {shell_word(path)}" for path in asked.status_files)
     advice = f"to run again what failed: disbatch <what you gave it before> {files} -R"
-    return _print(read(asked.status_files), advice, as_json=asked.json)
+    return _print(asked.status_files, advice, as_json=asked.json)
 
 
 def main_of_run(asked: ContextRoleOptions) -> int:
@@ -157,12 +157,15 @@ def main_of_run(asked: ContextRoleOptions) -> int:
             f"there is no status file {path}", "the run has not begun yet, or somebody has removed it"
         )
     advice = f"to run again what failed, after the run: disbatch <what you gave it before> -r {shell_word(path)} -R"
-    return _print(read([path]), advice, as_json=asked.json)
+    return _print([path], advice, as_json=asked.json)
 
 
-def _print(digest: Digest, advice: str, *, as_json: bool) -> int:
+def _print(paths: Sequence[str], advice: str, *, as_json: bool) -> int:
+    digest = read(paths)
     if as_json:
         text = json.dumps(wording.facts(digest), indent=2)
+    elif not any(map(os.path.getsize, paths)):
+        text = f"no task has ended yet: nothing is in {' or '.join(map(shell_word, paths))}"
     else:
         text = "\n".join([*wording.lines(digest), *[advice] * bool(digest.failed)])
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"

@@ -33,23 +33,28 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], object
         seen.append(("driver", shlex.split(resume_command("status")), asked.task_file))
         return 5
 
-    def play_context(arguments: Sequence[str], program: str) -> int:
-        seen.append(("context", list(arguments), program))
+    def play_context(arguments: Sequence[str]) -> int:
+        seen.append(("context", list(arguments), None))
         return 6
 
     def play_engine(arguments: Sequence[str]) -> int:
         seen.append(("engine", list(arguments), None))
         return 7
 
-    def play_monitor(arguments: Sequence[str], role: str) -> int:
-        seen.append(("monitor", list(arguments), role))
+    def play_monitor(arguments: Sequence[str]) -> int:
+        seen.append(("monitor", list(arguments), None))
         return 8
+
+    def play_status(arguments: Sequence[str]) -> int:
+        seen.append(("status", list(arguments), None))
+        return 11
 
     def play_failures(arguments: Sequence[str]) -> int:
         seen.append(("failures", list(arguments), None))
         return 9
 
-    monkeypatch.setattr(monitor, "main", play_monitor)
+    monkeypatch.setattr(monitor, "show_live", play_monitor)
+    monkeypatch.setattr(monitor, "show_once", play_status)
     monkeypatch.setattr(failures, "main", play_failures)
 
     def play_page(arguments: Sequence[str]) -> int:
@@ -69,9 +74,9 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], object
     [
         (["--engine", "--rank=3"], ("engine", ["--rank=3"], None)),
         (["--web-page", "--run=a"], ("page", ["--run=a"], None)),
-        (["--context", "-s", "a:1"], ("context", ["-s", "a:1"], "dbUtil.sh")),
-        (["--mon", "file"], ("monitor", ["file"], "--mon")),
-        (["--status", "file", "--json"], ("monitor", ["file", "--json"], "--status")),
+        (["--context", "-s", "a:1"], ("context", ["-s", "a:1"], None)),
+        (["--mon", "file"], ("monitor", ["file"], None)),
+        (["--status", "file", "--json"], ("status", ["file", "--json"], None)),
         (["-s", "a:1", "Tasks"], ("driver", ["disbatch", "-s", "a:1", "Tasks", "-r", "status"], "Tasks")),
         (["--failures", "a", "--json", "b"], ("failures", ["a", "--json", "b"], None)),
         (["Tasks", "-e"], ("driver", ["disbatch", "Tasks", "-e", "-r", "status"], "Tasks")),
@@ -80,7 +85,9 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], object
 def test_the_first_argument_names_the_role(
     played: list[tuple[str, list[str], object]], arguments: list[str], role: tuple[str, list[str], object]
 ) -> None:
-    exit_status = {"driver": 5, "context": 6, "engine": 7, "monitor": 8, "failures": 9, "page": 10}[role[0]]
+    exit_status = {"driver": 5, "context": 6, "engine": 7, "monitor": 8, "failures": 9, "page": 10, "status": 11}[
+        role[0]
+    ]
     assert cli.main(arguments) == exit_status
     assert played == [role]
 

@@ -515,7 +515,7 @@ def test_a_run_without_a_driver_and_without_its_address_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(process, "connect", out_of_reach)
-    assert process.main([f"--run={tmp_path}/run", "-s", "a:1"], "dbUtil.sh") == 0
+    assert process.main([f"--run={tmp_path}/run", "-s", "a:1"]) == 0
     assert capsys.readouterr().out == "Run done\n"
 
 
@@ -524,7 +524,7 @@ def test_programs_are_not_told_where_the_store_was_of_a_run_that_is_over(
 ) -> None:
     monkeypatch.setattr(joining, "client", out_of_reach)
     with pytest.raises(DisbatchError, match="the run is over, and its key-value store has gone with it"):
-        process.main([f"--run={tmp_path}/run", "--kvs-env"], "dbUtil.sh")
+        process.main([f"--run={tmp_path}/run", "--kvs-env"])
     assert capsys.readouterr().out == ""
 
 
@@ -535,7 +535,7 @@ def test_a_driver_out_of_reach_whose_run_goes_on_is_an_error(
     monkeypatch.setattr(process, "connect", out_of_reach)
     (tmp_path / file).write_text("where the store is\n")
     with pytest.raises(DriverUnreachableError):
-        process.main([f"--run={tmp_path}/run", "-s", "a:1"], "dbUtil.sh")
+        process.main([f"--run={tmp_path}/run", "-s", "a:1"])
 
 
 def test_who_wants_to_see_the_run_is_no_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -549,9 +549,9 @@ def test_who_wants_to_see_the_run_is_no_context(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(monitor, "tell", see)
     (tmp_path / "run_observer.txt").touch()
     for given in (["--mon"], ["--status"], ["--status", "--json"]):
-        assert process.main([f"--run={tmp_path}/run", "--kvs=driver:4711", *given], "dbUtil.sh") == 5
+        assert process.main([f"--run={tmp_path}/run", "--kvs=driver:4711", *given]) == 5
     (tmp_path / "run_observer.txt").unlink()
-    assert process.main([f"--run={tmp_path}/run", "--kvs=driver:4711", "--mon"], "dbUtil.sh") == 5
+    assert process.main([f"--run={tmp_path}/run", "--kvs=driver:4711", "--mon"]) == 5
     assert asked == [
         (KVS, False, {"may_stop": True}),
         (KVS, False, {"as_json": False}),

@@ -67,7 +67,8 @@ class Bench:
 
     def close(self) -> None:
         self.gate.set()
-        self.mail.end(complete=True, limit=PATIENCE)
+        self.mail.end(complete=True)
+        self.mail.await_end(PATIENCE)
 
 
 @pytest.fixture
@@ -118,6 +119,7 @@ def test_the_first_failure_is_warned_of_once_and_no_mail_follows(bench: Bench) -
     for _ in range(3):
         bench.finish(b"next")
     bench.mail.end(complete=True)
+    bench.mail.await_end()
     assert bench.warnings == ["no mail is sent any more: nobody\\nthere"]
     assert bench.sent() == (b"first",)
     assert bench.letters.empty()
@@ -138,7 +140,8 @@ def test_a_server_that_takes_too_long_for_the_last_mail_is_not_waited_for(bench:
     bench.gate.clear()
     bench.finish(b"first")
     assert bench.sent() == (b"first",)
-    bench.mail.end(complete=True, limit=0.0)
+    bench.mail.end(complete=True)
+    bench.mail.await_end(0.0)
     assert bench.warnings == ["no mail is sent any more: the mail server takes too long for the last mail"]
 
 
@@ -150,6 +153,7 @@ def test_ctrl_c_ends_the_waiting_for_the_last_mail(bench: Bench, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(bench.mail._thread, "join", interrupted)
         bench.mail.end(complete=True)
+        bench.mail.await_end()
     assert len(bench.warnings) == 1
 
 
@@ -161,6 +165,7 @@ def test_where_there_is_no_thread_to_be_had_there_are_no_mails(monkeypatch: pyte
     bench = Bench()
     bench.finish(b"first")
     bench.mail.end(complete=True)
+    bench.mail.await_end()
     assert bench.warnings == ["no mail is sent any more: can't start new thread"]
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,14 @@ import pytest
 from disbatch import __version__, options
 from disbatch.arguments import parse
 from disbatch.credentials import Credentials, rights
-from disbatch.driver import address, beginning, events, letter, mail, page, process, snapshot
+from disbatch.driver import address, beginning, ending, events, letter, mail, page, process, snapshot
 from disbatch.driver.membership import OWN_TOKEN
 from disbatch.driver.process import LAST_TRIES
 from disbatch.driver.recorder import Recorder
 from disbatch.driver.submissions import SIGN_IN
 from disbatch.errors import DisbatchError
 from disbatch.eventloop import Timer
+from disbatch.handover import MOST_RERUN
 from disbatch.options import ContextRoleOptions, PageRoleOptions
 from disbatch.records import fields
 from disbatch.statusfile import skipped_line
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 
 PORT = 4711
 PUBLIC = Address("driver.example.org", PORT)
+
+PATIENCE = 20.0
+"""Seconds that a thread may take for what it does at once."""
 
 
 class Listening:
@@ -687,9 +692,11 @@ class Post:
     def __init__(self) -> None:
         self.letters: list[tuple[Address, str, Letter]] = []
         self.failure: Exception | None = None
+        self.has_sent = threading.Event()
 
     def send(self, server: Address, recipient: str, letter: Letter) -> None:
         self.letters.append((server, recipient, letter))
+        self.has_sent.set()
         if self.failure:
             raise self.failure
 
@@ -940,6 +947,11 @@ def test_a_page_of_an_open_store_has_no_secret_of_it(bench: ProcessBench, pages:
     assert len(known.token) == 64
 
 
+def test_a_command_that_nobody_would_copy_is_not_handed_over(bench: ProcessBench, pages: Pages) -> None:
+    bench.main(*["-w"] * MOST_RERUN)
+    assert pages[0][4].rerun == ""
+
+
 def test_the_url_is_gone_when_the_run_is_over(bench: ProcessBench, pages: Pages) -> None:
     bench.meanwhile = lambda _: bench.write("run_url", b"http://h/?token=t\n")
     bench.main("-w")
@@ -954,6 +966,17 @@ def test_a_page_that_others_can_reach_is_told_not_to_be_encrypted(bench: Process
     bench.main("-w", "-p", "other")
     assert warning not in bench.told
     assert len(pages) == 2
+
+
+def test_page_and_mails_do_not_wait_for_a_terminal_that_is_stuck(
+    bench: ProcessBench, pages: Pages, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_stuck(*_: object, **__: object) -> None:
+        assert pages.ended
+        assert post.has_sent.wait(PATIENCE)
+
+    monkeypatch.setattr(ending, "sum_up", be_stuck)
+    assert bench.main("-w", "--mailTo", "me@example.org") == 0
 
 
 def test_most_runs_have_no_page(bench: ProcessBench, pages: Pages) -> None:

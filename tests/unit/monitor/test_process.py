@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from disbatch import options
 from disbatch.errors import DisbatchError, DriverUnreachableError, UsageError
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.monitor import model, process
@@ -20,7 +19,7 @@ from disbatch.values import Address
 from tests.unit.monitor.runs import engine, run, task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from typing_extensions import Self
@@ -120,7 +119,7 @@ def test_a_file_for_observers_says_where_and_by_which_secret(
 ) -> None:
     observer = Observer(STATE)
     monkeypatch.setattr(process, "Observer", observer)
-    assert process.main([str(file)], options.STATUS_ROLE) == 0
+    assert process.show_once([str(file)]) == 0
     assert observer.asked == [Address("h", 4711)]
     assert os.environ[SECRET_VARIABLE] == "s3cret"
     assert "alpha" in capsys.readouterr().out
@@ -129,7 +128,7 @@ def test_a_file_for_observers_says_where_and_by_which_secret(
 def test_a_file_without_a_secret_leaves_none_of_another_store(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     file.write_text("export KVSSTCP_HOST=h\nexport KVSSTCP_PORT=4711\n")
     monkeypatch.setattr(process, "Observer", Observer(STATE))
-    assert process.main([str(file), "--json"], options.STATUS_ROLE) == 0
+    assert process.show_once([str(file), "--json"]) == 0
     assert SECRET_VARIABLE not in os.environ
 
 
@@ -141,13 +140,13 @@ def test_who_comes_by_such_a_file_may_stop_nothing(monkeypatch: pytest.MonkeyPat
         return 5
 
     monkeypatch.setattr(process, "watch", watch)
-    assert process.main([str(file)], options.MONITOR_ROLE) == 5
+    assert process.show_live([str(file)]) == 5
     assert seen == [Address("h", 4711), False]
 
 
-@pytest.mark.parametrize("role", [options.STATUS_ROLE, options.MONITOR_ROLE])
+@pytest.mark.parametrize("show", [process.show_once, process.show_live])
 def test_a_run_that_has_taken_the_file_away_is_done(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path, role: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path, show: Callable[[list[str]], int]
 ) -> None:
     def gone(*_: object, **__: object) -> int:
         file.unlink(missing_ok=True)
@@ -155,14 +154,14 @@ def test_a_run_that_has_taken_the_file_away_is_done(
 
     monkeypatch.setattr(process, "Observer", gone)
     monkeypatch.setattr(process, "watch", gone)
-    assert process.main([str(file)], role) == 0
+    assert show([str(file)]) == 0
     assert capsys.readouterr().out == "Run done\n"
 
 
 def test_a_copy_of_the_file_stays_and_tells_nothing(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     monkeypatch.setattr(process, "Observer", Observer(failure=GONE))
     with pytest.raises(DriverUnreachableError):
-        process.main([str(file)], options.STATUS_ROLE)
+        process.show_once([str(file)])
 
 
 @pytest.mark.parametrize(
@@ -180,18 +179,18 @@ def test_a_file_that_is_none_of_a_run(tmp_path: Path, text: str | None, complain
     if text is not None:
         path.write_text(text)
     with pytest.raises(DisbatchError) as error:
-        process.main([str(path)], options.STATUS_ROLE)
+        process.show_once([str(path)])
     assert str(error.value) == complaint.format(str(path))
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DisbatchError, match=r"cannot read '.*': Is a directory"):
-        process.main([str(tmp_path)], options.STATUS_ROLE)
+        process.show_once([str(tmp_path)])
 
 
 def test_a_mistake_in_the_arguments() -> None:
     with pytest.raises(UsageError, match="the following arguments are required: OBSERVERFILE"):
-        process.main([], options.MONITOR_ROLE)
+        process.show_live([])
 
 
 def test_without_a_terminal_there_is_no_monitor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,43 @@ def test_a_terminal_that_takes_nothing_stops_nobody(writer: Writer, monkeypatch:
     assert not screen._thread.is_alive()
 
 
+def test_what_waits_for_a_terminal_that_takes_nothing_is_bounded(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_TOLD", 3)
+    writer.gate.clear()
+    screen = shown(writer)
+    for number in range(10):
+        tell(f"{number}")
+    writer.gate.set()
+    screen.end()
+    assert writer.told == ["0", "1", "2"]
+
+
+def test_whatever_is_wrong_with_the_drawing_what_is_told_is_read(
+    writer: Writer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer.failure = RuntimeError("a bug")
+    screen = shown(writer)
+    tell("a word")
+    tell("and another")
+    screen.end()
+    assert capsys.readouterr().err == "disbatch: a word\ndisbatch: and another\n"
+    assert not screen._thread.is_alive()
+
+
+def test_where_nothing_can_be_drawn_at_all_what_is_told_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> Writer:
+        raise RuntimeError("a bug")
+
+    screen = Screen(fail)
+    screen.show({"a state": "that cannot be read"})
+    screen.begin()
+    tell("a word")
+    screen.end()
+    assert capsys.readouterr().err == "disbatch: a word\n"
+
+
 def test_a_terminal_that_has_gone_disturbs_nobody(writer: Writer) -> None:
     writer.failure = BrokenPipeError()
     screen = shown(writer)

@@ -256,6 +256,14 @@ def test_where_nothing_failed_nothing_is_to_be_run_again(path: Path, capsys: pyt
     assert capsys.readouterr() == ("nothing has failed\n", "")
 
 
+def test_of_an_empty_file_no_more_is_told_than_that(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(path)
+    assert failures.main([file]) == 0
+    assert capsys.readouterr() == (f"no task has ended yet: nothing is in {shlex.quote(file)}\n", "")
+    assert failures.main([file, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["failed"] == 0
+
+
 def test_programs_get_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert failures.main([written(path, line(0, 1, "é")), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
