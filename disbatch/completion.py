@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
+_ROLES = {
+    options.MONITOR_ROLE: options.OBSERVER,
+    options.STATUS_ROLE: options.OBSERVER,
+    options.FAILURES_ROLE: options.FAILURES_OF_RUN,
+}
+"""Roles that a user names by the first word."""
+
+
 def answer(arguments: Sequence[str], leave: Callable[[int], object] = os._exit) -> int:
     """Tell the shell how the command line could go on, and `leave`; a status for who has not left.
 
@@ -35,12 +43,28 @@ def answer(arguments: Sequence[str], leave: Callable[[int], object] = os._exit) 
             return []
         return list(files(prefix, **about))
 
-    role = options.CONTEXT if list(arguments[:1]) == [options.CONTEXT_ROLE] else options.DRIVER
+    first = _words()[:1]
+    if list(arguments[:1]) == [options.CONTEXT_ROLE]:
+        role, names = options.CONTEXT, []
+    elif first and first[0] in _ROLES:
+        role, names = _ROLES[first[0]], first
+    else:
+        role, names = options.DRIVER, [] if first else list(_ROLES)
+    made = parser(role, "disbatch", complete_path=complete_path)
+    for name in names:
+        made.add_argument(name, action="store_true")
     # Where nothing is typed yet a task file is more likely than an option, which is asked for by its dash.
     argcomplete.autocomplete(
-        parser(role, "disbatch", complete_path=complete_path),
+        made,
         always_complete_options=False,
         exit_method=leave,
         default_completer=ChoicesCompleter({}),
     )
     return ExitStatus.OK
+
+
+def _words() -> list[str]:
+    """Words that have been typed after the command, each to its end."""
+    line = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT", "0"))]
+    words = line.split()
+    return words[1:] if line[-1:].isspace() else words[1:-1]

@@ -55,6 +55,19 @@ def test_names_of_options_are_completed(complete: Complete) -> None:
     assert {"-s", "--ssh-node", "--help", "--version"} <= set(complete("disbatch -"))
 
 
+def test_what_one_can_do_with_a_run_is_offered_as_the_first_word(complete: Complete) -> None:
+    assert complete("disbatch --m") == ["--mailFreq", "--mailTo", "--mon"]
+    assert complete("disbatch --fai") == ["--fail-fast", "--failures"]
+    assert complete("disbatch -e --m") == ["--mailFreq", "--mailTo"]
+    assert complete("disbatch --mon --mail") == []
+
+
+@pytest.mark.parametrize("role", ["--mon", "--status", "--failures"])
+def test_who_does_that_is_offered_files_and_what_goes_with_it(complete: Complete, role: str) -> None:
+    assert complete(f"disbatch {role} ") == ["Tasks", "out/"]
+    assert "--json" in complete(f"disbatch {role} --j")
+
+
 def test_options_that_are_not_in_the_help_are_not_offered(complete: Complete) -> None:
     assert complete("disbatch --env") == []
 
