@@ -18,80 +18,52 @@ sys.path.insert(0, CHECKOUT)
 
 from disbatch.report.causes import Digest, Failure  # noqa: E402 - of this checkout
 from disbatch.watch.pace import Pace  # noqa: E402 - as above
-from disbatch.watch.state import ContextState, EngineState, RunningTask, RunState  # noqa: E402 - as above
+from disbatch.watch.state import RunningTask  # noqa: E402 - as above
 from disbatch.web import view  # noqa: E402 - as above
 from disbatch.web.history import History  # noqa: E402 - as above
 from tests.browser import browser  # noqa: E402 - as above
+from tests.unit.watch.examples import BEGAN, context, engine, run  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Route
+
+    from disbatch.watch.state import EngineState
 
 PICTURE = os.path.join(CHECKOUT, "docs", "pictures", "web-page.png")
 FOLDER = os.path.join(CHECKOUT, "disbatch", "web", "page")
 WIDTH = 1200
 
-_BEGAN = 1_795_000_000.0
-_NOW = _BEGAN + 1510.0
+_NOW = BEGAN + 1510.0
 
 
 def _engine(rank: int, context: int, node: str, places: int, *, active: int, finished: int, failed: int) -> EngineState:
-    return EngineState(
-        rank=rank,
-        context_rank=context,
-        node=node,
-        host=node,
-        pid=4000 + rank,
-        status="running",
-        cut=node == "h3",
-        cylinders=places,
-        active=active,
-        assigned=finished + active,
-        finished=finished,
-        failed=failed,
-        came=_BEGAN + 1,
-        heard=_NOW - (21 if node == "h3" else 2),
-    )
-
-
-def _context(rank: int, label: str, system: str, engines: tuple[int, ...], assigned: int) -> ContextState:
-    return ContextState(
-        rank=rank, label=label, system=system, host="login", pid=300 + rank, gone=False, engines=engines,
-        assigned=assigned, task_limit=0,
+    return engine(
+        rank, node, context, cut=node == "h3", cylinders=places, active=active, assigned=finished + active,
+        finished=finished, failed=failed, heard=_NOW - (21 if node == "h3" else 2),
     )  # fmt: skip
 
 
-STATE = RunState(
+STATE = run(
+    _engine(0, 0, "h1", 16, active=16, finished=2750, failed=31),
+    _engine(1, 0, "h2", 16, active=16, finished=2741, failed=30),
+    _engine(2, 0, "h3", 16, active=13, finished=2671, failed=42),
+    _engine(3, 1, "node017", 20, active=20, finished=2361, failed=30),
+    _engine(4, 1, "node018", 20, active=20, finished=2350, failed=31),
+    contexts=(
+        context(0, "SSH0", (0, 1, 2), assigned=8210),
+        context(1, "J4711", (3, 4), system="Slurm", assigned=4748),
+    ),
     job="Simulations_disBatch_261121103000_417",
-    version="0.1.0",
-    host="login",
-    started=_BEGAN,
     time=_NOW,
-    phase="working",
     list_ended=False,
-    exit_status=0,
-    barriers=0,
-    cylinders=88,
-    active=85,
     waiting=256,
     total=20_000,
-    total_is_exact=True,
     finished=12_873,
     failed=164,
-    failed_earlier=0,
-    skipped=0,
-    interrupted=0,
     lost=3,
     rerun=3,
     seconds_offered=132_000.0,
     seconds_taken=128_400.0,
-    contexts=(_context(0, "SSH0", "SSH", (0, 1, 2), 8210), _context(1, "J4711", "Slurm", (3, 4), 4748)),
-    engines=(
-        _engine(0, 0, "h1", 16, active=16, finished=2750, failed=31),
-        _engine(1, 0, "h2", 16, active=16, finished=2741, failed=30),
-        _engine(2, 0, "h3", 16, active=13, finished=2671, failed=42),
-        _engine(3, 1, "node017", 20, active=20, finished=2361, failed=30),
-        _engine(4, 1, "node018", 20, active=20, finished=2350, failed=31),
-    ),
 )
 
 _RUNNING = tuple(

@@ -17,11 +17,11 @@ CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, CHECKOUT)
 
 from disbatch.monitor.model import Monitor, Seen  # noqa: E402 - of this checkout
-from disbatch.monitor.render import frame  # noqa: E402
-from disbatch.watch.state import EXPECTED, GONE, LEAVING  # noqa: E402
-from tests.e2e.support import Workplace  # noqa: E402
-from tests.e2e.window import Window  # noqa: E402
-from tests.unit.monitor.runs import BEGAN, context, engine, run  # noqa: E402
+from disbatch.monitor.render import frame  # noqa: E402 - as above
+from disbatch.watch.state import EXPECTED, GONE, LEAVING  # noqa: E402 - as above
+from tests.e2e.support import Workplace  # noqa: E402 - as above
+from tests.e2e.window import Window  # noqa: E402 - as above
+from tests.unit.watch.examples import BEGAN, context, engine, run  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     import pyte.screens
@@ -120,7 +120,7 @@ def svg(rows: list[list[pyte.screens.Char]]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _run(text: str, column: int, line: int, colour: str, bold: bool, reverse: bool, underscore: bool) -> list[str]:  # noqa: FBT001
+def _run(text: str, column: int, line: int, colour: str, bold: bool, reverse: bool, underscore: bool) -> list[str]:  # noqa: FBT001 - as pyte has them
     """Cells of one style that stand side by side."""
     x, y = MARGIN + column * WIDTH, MARGIN + line * HEIGHT
     parts = []

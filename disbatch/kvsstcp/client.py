@@ -233,7 +233,7 @@ class KVSClient:
 
     # Operations
 
-    def put(self, key: str | bytes, value: object, encoding: bool | str | bytes = True) -> None:  # noqa: FBT001, FBT002
+    def put(self, key: str | bytes, value: object, encoding: bool | str | bytes = True) -> None:  # noqa: FBT001, FBT002 - documented call
         """Add a value to `key`.
 
         `encoding`: False: raw under the tag ASTR, text as UTF-8, bytes as they are, anything else its `repr`; a tag of

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.support import AFTER_KILL, CHECKOUT, DISBATCH, PATIENCE, eventually, finish, read_status
-from tests.e2e.terminal import Terminal
+from tests.e2e.window import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.e2e.support import Workplace
 
 SIGNALS = pytest.mark.parametrize(
@@ -327,64 +329,68 @@ def test_a_lost_terminal_ends_a_run(work: Workplace) -> None:
 # By a key on a terminal.
 
 
-CTRL_C = b"\x03"
+CTRL_C = "\x03"
+
+
+def on_terminal(work: Workplace, program: Sequence[str]) -> Window:
+    return Window(work, program, size=(100, 24), env={"TERM": "dumb"})
 
 
 def test_ctrl_c_typed(work: Workplace) -> None:
-    terminal = Terminal(work, "-s", "localhost:2", work.write("tasks", LONG, LONG).name)
-    work.await_file("begun.0")
-    work.await_file("begun.1")
-    terminal.type(CTRL_C)
-    assert terminal.end() == 130
-    assert b"Traceback" not in terminal.output
+    with on_terminal(work, [*DISBATCH, "-s", "localhost:2", work.write("tasks", LONG, LONG).name]) as terminal:
+        work.await_file("begun.0")
+        work.await_file("begun.1")
+        terminal.press(CTRL_C)
+        assert terminal.ends() == 130
+        assert b"Traceback" not in terminal.written
     assert [line.flags for line in work.status()] == ["R  Z"] * 2
     assert [line.return_code for line in work.status()] == [-signal.SIGTERM] * 2
 
 
 def test_ctrl_c_typed_twice(work: Workplace) -> None:
-    terminal = Terminal(work, "-s", "localhost:2", work.write("tasks", DEAF, DEAF).name)
-    work.await_file("begun.0")
-    work.await_file("begun.1")
-    terminal.type(CTRL_C)
-    terminal.read_until(b"got SIGINT")
-    terminal.type(CTRL_C)
-    assert terminal.end() == 130
-    assert b"Traceback" not in terminal.output
+    with on_terminal(work, [*DISBATCH, "-s", "localhost:2", work.write("tasks", DEAF, DEAF).name]) as terminal:
+        work.await_file("begun.0")
+        work.await_file("begun.1")
+        terminal.press(CTRL_C)
+        terminal.says(b"got SIGINT")
+        terminal.press(CTRL_C)
+        assert terminal.ends() == 130
+        assert b"Traceback" not in terminal.written
     assert [line.return_code for line in work.status()] == [-signal.SIGKILL] * 2
 
 
-CTRL_Z = b"\x1a"
+CTRL_Z = "\x1a"
 
 SHELL = ("env", "LC_ALL=C", "HISTFILE=", "bash", "--norc", "--noprofile", "-i")
 """A shell that controls its jobs, as that of a user does."""
 
 
-@pytest.mark.parametrize("goes_on", [b"bg; wait %1", b"fg"])
+@pytest.mark.parametrize("goes_on", ["bg; wait %1", "fg"])
 def test_ctrl_z_typed_stops_the_driver_alone_and_every_task_runs_once_when_it_goes_on(
-    work: Workplace, goes_on: bytes
+    work: Workplace, goes_on: str
 ) -> None:
     begins = "echo $DISBATCH_TASKID >> ran; touch begun.$DISBATCH_TASKID"
     # The first two outlive the lease of their engine: it does not end while the driver is stopped so.
     waits = "until [ -e go ]; do sleep 0.02; done; [ $DISBATCH_TASKID -gt 1 ] || sleep 4"
     tasks = work.write("tasks", *[f"{begins}; {waits}; touch end.$DISBATCH_TASKID"] * 6)
-    terminal = Terminal(work, program=SHELL)
-    periods = ("--heartbeat", "0.3", "--heartbeat-patience", "3")
-    command = shlex.join([*DISBATCH, *periods, "-s", "localhost:2", "-p", "run", tasks.name])
-    terminal.type(f"{command}\n".encode())
-    for task in ("0", "1"):
-        work.await_file(f"begun.{task}")
-    terminal.type(CTRL_Z)
-    terminal.read_until(b"Stopped")
-    for log in ("run_SSH0_localhost_engine_0.log", "run_SSH0.context.log"):
-        eventually(lambda log=log: "the driver has been stopped" in work.text(log), f"word of it in {log}")  # type: ignore[misc]
-    work.write("go")
-    for task in ("0", "1"):
-        work.await_file(f"end.{task}")  # engines go on
-    assert not read_status(work.directory / "run_status.txt")
-    terminal.type(goes_on + b"; echo the status was $?\n")
-    terminal.read_until(b"the status was 0")
-    terminal.type(b"exit\n")
-    terminal.end()
+    with on_terminal(work, SHELL) as terminal:
+        periods = ("--heartbeat", "0.3", "--heartbeat-patience", "3")
+        command = shlex.join([*DISBATCH, *periods, "-s", "localhost:2", "-p", "run", tasks.name])
+        terminal.press(f"{command}\n")
+        for task in ("0", "1"):
+            work.await_file(f"begun.{task}")
+        terminal.press(CTRL_Z)
+        terminal.says(b"Stopped")
+        for log in ("run_SSH0_localhost_engine_0.log", "run_SSH0.context.log"):
+            eventually(lambda log=log: "the driver has been stopped" in work.text(log), f"word of it in {log}")  # type: ignore[misc] # called at once
+        work.write("go")
+        for task in ("0", "1"):
+            work.await_file(f"end.{task}")  # engines go on
+        assert not read_status(work.directory / "run_status.txt")
+        terminal.press(f"{goes_on}; echo the status was $?\n")
+        terminal.says(b"the status was 0")
+        terminal.press("exit\n")
+        terminal.ends()
     assert "the driver goes on" in work.text("run_SSH0_localhost_engine_0.log")
     assert sorted(work.text("ran").split()) == [str(number) for number in range(6)]
     lines = read_status(work.directory / "run_status.txt")
@@ -392,22 +398,22 @@ def test_ctrl_z_typed_stops_the_driver_alone_and_every_task_runs_once_when_it_go
 
 
 def test_a_run_that_is_stopped_a_second_time_can_still_be_ended(work: Workplace) -> None:
-    terminal = Terminal(work, program=SHELL)
-    tasks = work.write("tasks", LONG)
-    terminal.type(f"{shlex.join([*DISBATCH, '-s', 'localhost:1', '-p', 'run', tasks.name])}\n".encode())
-    work.await_file("begun.0")
-    log = "run_SSH0_localhost_engine_0.log"
-    for times in (1, 2):
-        terminal.output = b""
-        terminal.type(CTRL_Z)
-        terminal.read_until(b"Stopped")
-        terminal.type(b"fg\n")
-        # A key that comes before the shell has handed over the terminal would go to the shell.
-        eventually(lambda times=times: work.text(log).count("the driver goes on") == times, "it goes on")  # type: ignore[misc]
-    terminal.type(CTRL_C)
-    terminal.read_until(b"1 interrupted")
-    terminal.type(b"exit\n")
-    terminal.end()
+    with on_terminal(work, SHELL) as terminal:
+        tasks = work.write("tasks", LONG)
+        terminal.press(f"{shlex.join([*DISBATCH, '-s', 'localhost:1', '-p', 'run', tasks.name])}\n")
+        work.await_file("begun.0")
+        log = "run_SSH0_localhost_engine_0.log"
+        for times in (1, 2):
+            terminal.written = b""
+            terminal.press(CTRL_Z)
+            terminal.says(b"Stopped")
+            terminal.press("fg\n")
+            # A key that comes before the shell has handed over the terminal would go to the shell.
+            eventually(lambda times=times: work.text(log).count("the driver goes on") == times, "it goes on")  # type: ignore[misc] # called at once
+        terminal.press(CTRL_C)
+        terminal.says(b"1 interrupted")
+        terminal.press("exit\n")
+        terminal.ends()
     assert [line.flags for line in read_status(work.directory / "run_status.txt")] == ["R  Z"]
 
 
@@ -458,7 +464,7 @@ def test_a_run_whose_only_engine_was_killed_says_so(work: Workplace) -> None:
 @pytest.mark.parametrize("with_keeper", [False, True])
 def test_the_task_of_a_killed_engine_runs_on_another_when_it_cannot_run_any_more(
     work: Workplace,
-    with_keeper: bool,  # noqa: FBT001 - a parameter of pytest's
+    with_keeper: bool,
 ) -> None:
     name = os.uname().nodename
     tasks = work.write("tasks", *["touch begun.$DISBATCH_TASKID; until [ -e go ]; do sleep 0.02; done"] * 2)

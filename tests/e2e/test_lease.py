@@ -84,7 +84,7 @@ def test_a_short_cut_loses_nothing_and_restarts_nothing(
 ) -> None:
     for times in (1, 2):
         way.reset()
-        eventually(lambda: log_of_engine(work, 0).count("connected to the driver again") == times, "the engine")  # noqa: B023
+        eventually(lambda: log_of_engine(work, 0).count("connected to the driver again") == times, "the engine")  # noqa: B023 - called at once
     work.write("go")
     done = finish(begun, timeout=PATIENCE)
     well_ended(work, done, 4)

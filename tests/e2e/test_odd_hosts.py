@@ -70,7 +70,7 @@ def silent(hosts: Hosts) -> Iterator[Hosts]:
     """Hosts on which, whatever the test was about, nothing runs soon after it."""
     yield hosts
     for host in hosts:
-        eventually(lambda host=host: not host.processes(), f"silence on {host.name}")  # type: ignore[misc]
+        eventually(lambda host=host: not host.processes(), f"silence on {host.name}")  # type: ignore[misc] # called at once
 
 
 MEET = "touch met.$DISBATCH_TASKID; until [ -e met.0 -a -e met.1 ]; do sleep 0.02; done"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import TYPE_CHECKING
 
-from tests.e2e.support import PATIENCE, eventually, finish
-from tests.e2e.terminal import Terminal
+from tests.e2e.support import DISBATCH, PATIENCE, eventually, finish
 from tests.e2e.test_pool import add
+from tests.e2e.window import ALTERNATE, Window
 
 if TYPE_CHECKING:
     from tests.e2e.support import Workplace
@@ -19,9 +18,9 @@ TASKS = ("true", "exit 3", *[WAIT] * 4)
 LINE_BEGINS, LINE_ENDS = b"\r", b"\x1b[K"
 
 
-def begin(work: Workplace, *options: str, kind: str = "xterm") -> Terminal:
+def begin(work: Workplace, *options: str) -> Window:
     tasks = work.write("tasks", *TASKS)
-    terminal = Terminal(work, "-s", "localhost:2", "-p", "run", *options, tasks.name, kind=kind)
+    terminal = Window(work, [*DISBATCH, "-s", "localhost:2", "-p", "run", *options, tasks.name], size=(100, 24))
     work.await_file("begun.2")
     work.await_file("begun.3")
     return terminal
@@ -33,37 +32,37 @@ def let_go(work: Workplace) -> None:
 
 
 def test_a_terminal_shows_how_far_the_run_is_and_keeps_what_is_told(work: Workplace) -> None:
-    terminal = begin(work)
-    terminal.read_until(b"2/2 places")
-    line = terminal.output.rpartition(LINE_BEGINS)[2]
-    for figure in (b"2/6 done", b"1 failed", b"2 running", b"2 waiting"):
-        assert figure in line
-    added = add(work, work.directory / "run_dbUtil.sh", "-s", "localhost:1")
-    terminal.read_until(b"disbatch: the engine on localhost came, with 1 place\r\n")
-    terminal.read_until(b"3/3 places")
-    let_go(work)
-    assert terminal.end() == 0
-    assert finish(added, timeout=PATIENCE).returncode == 0
-    _, _, last = terminal.output.rpartition(LINE_ENDS)
+    with begin(work) as terminal:
+        terminal.says(b"2/2 places")
+        line = terminal.written.rpartition(LINE_BEGINS)[2]
+        for figure in (b"2/6 done", b"1 failed", b"2 running", b"2 waiting"):
+            assert figure in line
+        added = add(work, work.directory / "run_dbUtil.sh", "-s", "localhost:1")
+        terminal.says(b"disbatch: the engine on localhost came, with 1 place\r\n")
+        terminal.says(b"3/3 places")
+        let_go(work)
+        assert terminal.ends() == 0
+        assert finish(added, timeout=PATIENCE).returncode == 0
+        _, _, last = terminal.written.rpartition(LINE_ENDS)
     assert last.startswith(b"disbatch: 6 tasks finished, 1 failed"), "the line is gone, and what follows stands alone"
-    assert terminal.output.count(b"came, with") == 1
+    assert terminal.written.count(b"came, with") == 1
 
 
 def test_who_does_not_want_it_sees_what_is_told_alone(work: Workplace) -> None:
-    terminal = begin(work, "--progress", "off")
-    let_go(work)
-    assert terminal.end() == 0
-    assert terminal.output.startswith(b"disbatch: 6 tasks finished, 1 failed")
+    with begin(work, "--progress", "off") as terminal:
+        let_go(work)
+        assert terminal.ends() == 0
+        assert terminal.written.startswith(b"disbatch: 6 tasks finished, 1 failed")
 
 
 def test_a_run_that_is_stopped_leaves_the_terminal_to_the_shell(work: Workplace) -> None:
-    terminal = begin(work)
-    terminal.read_until(b"2/2 places")
-    terminal.type(b"\x1a")
-    # Nobody here is a shell: without one that would let it go on Linux does not stop it, and it goes on at once.
-    terminal.read_until(LINE_BEGINS + LINE_ENDS)
-    let_go(work)
-    assert terminal.end() == 0
+    with begin(work) as terminal:
+        terminal.says(b"2/2 places")
+        terminal.press("\x1a")
+        # Nobody here is a shell: without one that would let it go on Linux does not stop it, and it goes on at once.
+        terminal.says(LINE_BEGINS + LINE_ENDS)
+        let_go(work)
+        assert terminal.ends() == 0
 
 
 def test_a_log_has_no_control_characters(work: Workplace) -> None:
@@ -79,21 +78,21 @@ def test_a_log_has_no_control_characters(work: Workplace) -> None:
 
 
 def test_a_terminal_that_takes_nothing_does_not_stop_the_run(work: Workplace) -> None:
-    terminal = begin(work)
-    terminal.read_until(b"2/2 places")
-    terminal.type(b"\x13")  # Ctrl-S
-    let_go(work)
-    status = work.directory / "run_status.txt"
-    eventually(lambda: len(status.read_text().splitlines()) == len(TASKS), "all tasks to end")
-    terminal.type(b"\x11")
-    assert terminal.end() == 0
+    with begin(work) as terminal:
+        terminal.says(b"2/2 places")
+        terminal.press("\x13")  # Ctrl-S
+        let_go(work)
+        status = work.directory / "run_status.txt"
+        eventually(lambda: len(status.read_text().splitlines()) == len(TASKS), "all tasks to end")
+        terminal.press("\x11")
+        assert terminal.ends() == 0
 
 
 def test_a_killed_run_leaves_a_terminal_that_works(work: Workplace) -> None:
-    terminal = begin(work)
-    terminal.read_until(b"2/2 places")
-    os.kill(terminal.pid, signal.SIGKILL)
-    assert terminal.end() == -signal.SIGKILL
-    for code in (b"\x1b[?25l", b"\x1b[?1049h"):
-        assert code not in terminal.output, "neither the cursor nor the screen has to be restored"
-    let_go(work)
+    with begin(work) as terminal:
+        terminal.says(b"2/2 places")
+        terminal.process.kill()
+        assert terminal.ends() == -signal.SIGKILL
+        for code in (b"\x1b[?25l", ALTERNATE):
+            assert code not in terminal.written, "neither the cursor nor the screen has to be restored"
+        let_go(work)

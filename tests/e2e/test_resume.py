@@ -207,7 +207,7 @@ def test_what_a_refused_resume_has_done_is_not_lost(work: Workplace) -> None:
 @pytest.mark.parametrize("force", [False, True])
 def test_a_run_that_is_cut_short_before_it_retries_a_task_remembers_how_that_failed(
     work: Workplace,
-    force: bool,  # noqa: FBT001 - a parameter of pytest's
+    force: bool,
 ) -> None:
     work.write("tasks", "touch begun; sleep $LONG", "#DISBATCH BARRIER", log("b", "5"))
     run(work, "first", env={"LONG": "0"})

@@ -145,7 +145,7 @@ def test_observers_and_operators_see_the_state_of_the_run(work: Workplace) -> No
     run = begin(work)
     for role in ("observer", "operator", "program"):
         with client(work, role) as connected:
-            eventually(lambda connected=connected: connected.view(STATE, None, PATIENCE)[0] == b"JSON", "the state")  # type: ignore[misc]
+            eventually(lambda connected=connected: connected.view(STATE, None, PATIENCE)[0] == b"JSON", "the state")  # type: ignore[misc] # called at once
     let_end(work, run)
 
 

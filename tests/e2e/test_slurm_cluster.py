@@ -38,7 +38,7 @@ def start_long_steps(cluster: Cluster, place: Path, *options: str) -> int:
     script = "srun -N1 -n1 -w n1 sleep 100 & srun -N1 -n1 -w n2 sleep 100 & wait -n; touch one.has.ended; wait"
     job = cluster.submit("-N2", "--no-requeue", *options, script=script, cwd=place)
     for name in ("n1", "n2"):
-        eventually(lambda name=name: runs_on(cluster[name], "sleep"), f"a step on {name}")  # type: ignore[misc]
+        eventually(lambda name=name: runs_on(cluster[name], "sleep"), f"a step on {name}")  # type: ignore[misc] # called at once
     return job
 
 

@@ -40,7 +40,7 @@ def nothing_left(hosts: Hosts) -> Iterator[None]:
 def await_silence(hosts: Hosts, seconds: float = AFTER_KILL) -> None:
     """Wait until nothing runs on the hosts, sshd's sessions included."""
     for host in hosts:
-        eventually(lambda host=host: not host.processes(), f"silence on {host.name}", seconds)  # type: ignore[misc]
+        eventually(lambda host=host: not host.processes(), f"silence on {host.name}", seconds)  # type: ignore[misc] # called at once
 
 
 def start(

@@ -35,7 +35,7 @@ PATIENCE = 20_000
 class Watched:
     """A run with a page, and a window of a browser in which it is open."""
 
-    def __init__(self, work: Workplace, browser: Browser, *lines: str, **window: Any) -> None:  # noqa: ANN401
+    def __init__(self, work: Workplace, browser: Browser, *lines: str, **window: Any) -> None:  # noqa: ANN401 - as Playwright has it
         self.work = work
         tasks = work.write("tasks", *lines).name
         self.process = work.start("-s", "localhost:2", "-w", "-p", "run", tasks)

@@ -31,7 +31,7 @@ ALTERNATE, NORMAL = b"\x1b[?1049h", b"\x1b[?1049l"
 
 
 class Window:
-    """A program in a terminal of its own; what it shows, and how it leaves the terminal behind."""
+    """A program in a terminal of its own; what it writes and shows, and how it leaves the terminal behind."""
 
     def __init__(
         self,
@@ -41,13 +41,15 @@ class Window:
         size: tuple[int, int] = (80, 24),
         env: Mapping[str, str] | None = None,
     ) -> None:
-        self._mine, self._its = pty.openpty()
-        self.screen = pyte.Screen(*size)
-        self._stream = pyte.ByteStream(self.screen)
+        self._terminal, its = pty.openpty()
+        self._screen = pyte.Screen(*size)
+        self._stream = pyte.ByteStream(self._screen)
+        self._unseen = b""
+        self._is_left = False
         self.written = b""
         """All that the program has written."""
         self.resize(*size)
-        self.attributes_before = termios.tcgetattr(self._its)
+        self.attributes_before = self.attributes
         variables = {**work.environment, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **(env or {})}
         for name in ("LINES", "COLUMNS", "NO_COLOR"):
             if name not in (env or {}):
@@ -56,12 +58,13 @@ class Window:
             program,
             cwd=work.directory,
             env=variables,
-            stdin=self._its,
-            stdout=self._its,
-            stderr=self._its,
+            stdin=its,
+            stdout=its,
+            stderr=its,
             start_new_session=True,
             preexec_fn=self._take_terminal,  # noqa: PLW1509 - one thread
         )
+        os.close(its)
 
     @staticmethod
     def _take_terminal() -> None:
@@ -74,24 +77,29 @@ class Window:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(PATIENCE)
-        for descriptor in (self._mine, self._its):
-            if descriptor >= 0:
-                os.close(descriptor)
+        self.hang_up()
 
     def resize(self, columns: int, lines: int) -> None:
         """Give the window another size, as the user does with his mouse."""
-        fcntl.ioctl(self._its, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.screen.resize(lines, columns)
 
     def press(self, keys: str) -> None:
         """Type these keys."""
-        os.write(self._mine, keys.encode())
+        os.write(self._terminal, keys.encode())
 
     def hang_up(self) -> None:
         """Close the window."""
-        os.close(self._its)
-        os.close(self._mine)
-        self._mine = self._its = -1
+        if self._terminal >= 0:
+            os.close(self._terminal)
+        self._terminal = -1
+
+    @property
+    def screen(self) -> pyte.Screen:
+        """What it shows. Who looks at `written` alone need not fear what pyte does not know."""
+        self._stream.feed(self._unseen)
+        self._unseen = b""
+        return self._screen
 
     @property
     def lines(self) -> list[str]:
@@ -111,19 +119,22 @@ class Window:
     @property
     def attributes(self) -> list[object]:
         """How the terminal is set now."""
-        return termios.tcgetattr(self._its)
+        return termios.tcgetattr(self._terminal)
 
-    def read(self, seconds: float) -> bool:
-        """Take in what the program writes; whether that was anything."""
-        if not select.select([self._mine], [], [], seconds)[0]:
-            return False
-        data = os.read(self._mine, 1 << 16)
+    def read(self, seconds: float) -> None:
+        """Take in what the program writes within that time."""
+        if not select.select([self._terminal], [], [], seconds)[0]:
+            return
+        try:
+            data = os.read(self._terminal, 1 << 16)
+        except OSError:  # Linux's way of saying that nobody has the other end any more
+            self._is_left = True
+            return
         self.written += data
-        self._stream.feed(data)
-        return True
+        self._unseen += data
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until `condition` holds of the screen; fail with its picture if it does not."""
+        """Read on until `condition` holds; fail with a picture of the screen if it does not."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < deadline, f"no {what} within {PATIENCE} s, but\n{self.text}"
@@ -133,9 +144,11 @@ class Window:
         """Wait until that text is on the screen."""
         self.until(lambda: text in self.text, f"{text!r}")
 
+    def says(self, text: bytes) -> None:
+        """Wait until the program has written that."""
+        self.until(lambda: text in self.written, f"{text!r}")
+
     def ends(self) -> int:
-        """Wait until the program has ended; its exit status."""
-        self.until(lambda: self.process.poll() is not None, "end of the program")
-        while self.read(0):
-            pass
-        return self.process.wait()
+        """Wait until the program has ended, and whatever else has the terminal; its exit status."""
+        self.until(lambda: self._is_left, "end of the program")
+        return self.process.wait(PATIENCE)

@@ -125,7 +125,7 @@ class Cluster:
             self._controller = self._start_controller()
             for facts in self.facts:
                 self.boot(facts.name)
-                stack.callback(lambda name=facts.name: self.nodes[name].close())  # type: ignore[misc]
+                stack.callback(lambda name: self.nodes[name].close(), facts.name)
             self.await_idle()
             self._stack = stack.pop_all()
         return self
@@ -208,7 +208,7 @@ class Cluster:
         """Cancel jobs, and wait until nothing of them runs any more."""
         self.ask("scancel", *map(str, jobs))
         for job in jobs:
-            self.until(lambda job=job: is_over(self.state(job)), f"the end of job {job}")  # type: ignore[misc]
+            self.until(lambda job=job: is_over(self.state(job)), f"the end of job {job}")  # type: ignore[misc] # called at once
 
     def node_states(self) -> dict[str, str]:
         """States of the nodes as sinfo shortens them: `idle`, `mix`, `alloc`, `down`, `down*`, `comp`..."""

@@ -94,7 +94,7 @@ def test_connecting_takes_no_longer_than_it_may(client: type[Client]) -> None:
 def test_an_address_at_which_nobody_listens_is_told_from_one_out_of_reach(
     client: type[Client],
     cause: Exception | None,
-    nobody_listens: bool,  # noqa: FBT001 - of the table
+    nobody_listens: bool,
 ) -> None:
     client.failure = DisconnectedError("no")
     client.failure.__cause__ = cause

@@ -518,7 +518,7 @@ def test_nothing_is_handed_over_after_what_is_no_message(bench: Bench) -> None:
 
 
 @given(st.binary(min_size=1, max_size=60), st.booleans())
-def test_random_bytes_end_the_connection_or_are_waited_for(data: bytes, framed: bool) -> None:  # noqa: FBT001
+def test_random_bytes_end_the_connection_or_are_waited_for(data: bytes, framed: bool) -> None:
     bench = Bench()
     bench.open()
     bench.hears(encode_reply(messages.TAG, data) if framed else data)

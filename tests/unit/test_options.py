@@ -660,7 +660,7 @@ def test_however_options_are_written_the_command_that_resumes_differs_in_what_it
     pieces: list[list[str]],
     task_file: list[str],
     status_file: str,
-    retry: bool,  # noqa: FBT001 - as hypothesis gives it
+    retry: bool,
 ) -> None:
     arguments = [*itertools.chain.from_iterable(pieces), *task_file]
     try:

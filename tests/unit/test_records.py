@@ -149,7 +149,7 @@ def test_threads_may_make_the_first_instance_at_once() -> None:
 
 def test_records_are_copied_like_anything_else() -> None:
     point = Point(1, 2)
-    assert copy.copy(point) == copy.deepcopy(point) == pickle.loads(pickle.dumps(point)) == point  # noqa: S301
+    assert copy.copy(point) == copy.deepcopy(point) == pickle.loads(pickle.dumps(point)) == point  # noqa: S301 - its own pickle
 
 
 # The same as a dataclass.
@@ -195,7 +195,7 @@ def test_a_record_behaves_like_a_dataclass(both: tuple[Body, Body], data: st.Dat
         arguments = st.tuples(st.lists(values, max_size=4), st.dictionaries(st.sampled_from("abcde"), values))
         pairs = []
         for given_values, named in data.draw(st.lists(arguments, min_size=2, max_size=4)):
-            pair = [outcome(lambda kind=kind: kind(*given_values, **named)) for kind in (ours, theirs)]  # noqa: B023
+            pair = [outcome(lambda kind=kind: kind(*given_values, **named)) for kind in (ours, theirs)]  # noqa: B023 - called at once
             assert (pair[0] is TypeError) is (pair[1] is TypeError)
             if pair[0] is not TypeError:
                 pairs.append(pair)
@@ -205,7 +205,7 @@ def test_a_record_behaves_like_a_dataclass(both: tuple[Body, Body], data: st.Dat
             assert hash(mine) == hash(other)
             assert astuple(mine) == dataclasses.astuple(other)
             assert not mine != mine  # noqa: PLR0124, SIM202 - `!=` is what is tried
-            changed = outcome(lambda mine=mine: replace(mine, **changes))  # noqa: B023
-            assert repr(changed) == repr(outcome(lambda other=other: dataclasses.replace(other, **changes)))  # noqa: B023
+            changed = outcome(lambda mine=mine: replace(mine, **changes))  # noqa: B023 - called at once
+            assert repr(changed) == repr(outcome(lambda other=other: dataclasses.replace(other, **changes)))  # noqa: B023 - called at once
         for mine, other in pairs:
             assert [mine == another for another, _ in pairs] == [other == another for _, another in pairs]

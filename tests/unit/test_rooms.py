@@ -325,6 +325,7 @@ def test_the_time_of_day_is_only_shown() -> None:
 
 
 def twin_of(file: str) -> str:
+    """Where a file is tested; what makes that too long has a file beside it, `test_controller_losses.py` for one."""
     folder, _, name = file.rpartition("/")
     return f"{folder}/test_{name}" if folder else f"test_{name}"
 

@@ -99,7 +99,7 @@ def test_a_line_in_full() -> None:
         (outcome(-15, b"x", b"x"), True, b"ROEZ"),
     ],
 )
-def test_flags(ended: Outcome, abandoned: bool, flags: bytes) -> None:  # noqa: FBT001
+def test_flags(ended: Outcome, abandoned: bool, flags: bytes) -> None:
     assert fields_of(task_line(task(), "n", ended, abandoned=abandoned))[0] == flags
 
 
@@ -114,7 +114,7 @@ def test_per_engine_line() -> None:
 
 
 @pytest.mark.parametrize(("check", "flags"), [(False, b"B    "), (True, b"C    ")])
-def test_barrier_line(check: bool, flags: bytes) -> None:  # noqa: FBT001
+def test_barrier_line(check: bool, flags: bytes) -> None:
     barrier = Barrier(5, 9, check=check, key=b"k", text=b"#DISBATCH BARRIER k")
     written = barrier_line(barrier, "n", 17, start=10.0, end=12.25)
     assert written == flags + b"\t5\t9\t-1\tn\t17\t0\t2.250\t10.000\t12.250\t0\t''\t0\t''\t#DISBATCH BARRIER k\n"
@@ -309,7 +309,7 @@ def test_a_malformed_line_is_named(content: bytes, number: int) -> None:
     ("return_code", "retry", "skip"),
     [(0, False, True), (0, True, True), (1, False, True), (1, True, False), (-9, True, False)],
 )
-def test_completed_tasks_are_skipped_and_failed_ones_retried(return_code: int, retry: bool, skip: bool) -> None:  # noqa: FBT001
+def test_completed_tasks_are_skipped_and_failed_ones_retried(return_code: int, retry: bool, skip: bool) -> None:
     assert judge(task(), line(return_code=return_code), retry=retry, by_id_alone=False) == Decision(
         skip, failed=return_code != 0
     )
@@ -356,7 +356,7 @@ def test_equal_long_commands_are_shown_from_their_beginning() -> None:
 
 
 @pytest.mark.parametrize("by_id_alone", [False, True])
-def test_a_line_of_another_id_is_always_an_error(by_id_alone: bool) -> None:  # noqa: FBT001
+def test_a_line_of_another_id_is_always_an_error(by_id_alone: bool) -> None:
     with pytest.raises(StatusFileError, match="task 7 is now about task 8"):
         judge(task(7), line(8), retry=False, by_id_alone=by_id_alone)
 

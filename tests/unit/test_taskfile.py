@@ -283,7 +283,7 @@ def test_repeat_indexes_fit_64_bits(start: int) -> None:
         (b"#DISBATCH BARRIER check", False, b"check"),
     ],
 )
-def test_barrier(line: bytes, check: bool, key: bytes | None) -> None:  # noqa: FBT001
+def test_barrier(line: bytes, check: bool, key: bytes | None) -> None:
     assert read(b"x\n" + line + b"\ny") == [
         Task(0, 1, NO_REPEAT, b"x"),
         Barrier(1, 2, check=check, key=key, text=line),

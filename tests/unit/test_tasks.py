@@ -23,7 +23,7 @@ def outcome(return_code: int) -> Outcome:
 
 
 @pytest.mark.parametrize(("return_code", "failed"), [(0, False), (1, True), (255, True), (-9, True)])
-def test_any_return_code_but_0_is_a_failure(return_code: int, failed: bool) -> None:  # noqa: FBT001
+def test_any_return_code_but_0_is_a_failure(return_code: int, failed: bool) -> None:
     assert outcome(return_code).failed is failed
 
 

@@ -245,7 +245,7 @@ def test_a_context_without_any_engine_fails(bench: Bench, capsys: pytest.Capture
 @pytest.mark.parametrize("is_terminal", [False, True])
 def test_a_context_on_a_terminal_says_that_it_waits(
     bench: Bench,
-    is_terminal: bool,  # noqa: FBT001 - of the table
+    is_terminal: bool,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -436,7 +436,7 @@ def test_a_context_that_comes_too_late_says_so_and_ends_well(bench: Bench, capsy
 @pytest.mark.parametrize("lose_driver", [False, True])
 def test_a_context_that_cannot_join_says_why(
     bench: Bench,
-    lose_driver: bool,  # noqa: FBT001 - of the table
+    lose_driver: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if lose_driver:
@@ -496,7 +496,7 @@ def test_no_hosts_anywhere_is_told_to_the_driver(bench: Bench, monkeypatch: pyte
 )
 def test_the_full_name_of_this_machine_is_looked_up_only_where_it_counts(
     nodes: list[str],
-    asked: bool,  # noqa: FBT001 - of the table
+    asked: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine = os.uname_result(("Linux", "me", "6", "1", "x86_64"))

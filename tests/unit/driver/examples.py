@@ -95,3 +95,7 @@ def context_came(
     return messages.ContextCame(
         token, version, "host", 99, label, "SSH", nodes, environment_resources, task_limit, retires
     )
+
+
+def engine_came(rank: int, version: str = VERSION) -> messages.EngineCame:
+    return messages.EngineCame(rank, version, "host", 1)

@@ -10,7 +10,7 @@ from disbatch.driver.controller import Controller
 from disbatch.driver.membership import GRACE, LOOKS, OWN_TOKEN
 from disbatch.tasks import NO_REPEAT, Barrier, PerEngineTask, Task
 from disbatch.tasks import Phase as When
-from tests.unit.driver.examples import VERSION, context_came, outcome, settings
+from tests.unit.driver.examples import VERSION, context_came, engine_came, outcome, settings
 from tests.unit.driver.simulation import RECORDS
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Play:
                 self.is_ready(rank)
 
     def comes(self, rank: int, version: str = VERSION) -> list[events.Command]:
-        return self.happens(messages.EngineCame(rank, version, "host", 1))
+        return self.happens(engine_came(rank, version))
 
     def is_ready(self, rank: int) -> list[events.Command]:
         return self.happens(messages.EngineReady(rank, self.controller.fleet.engines[rank].cylinders))

@@ -74,7 +74,7 @@ class Machine:
     SOCK_DGRAM = socket.SOCK_DGRAM
     SOCK_STREAM = socket.SOCK_STREAM
 
-    def getaddrinfo(self, host: str, port: int | None, type: int, flags: int = 0) -> list[Info]:  # noqa: A002, ARG002
+    def getaddrinfo(self, host: str, port: int | None, type: int, flags: int = 0) -> list[Info]:  # noqa: A002, ARG002 - as `socket` has it
         if len(host) > 63:
             raise UnicodeError("label too long")
         addresses = self.names.get(host, [host] if set(host) <= set("0123456789.") or ":" in host else [])

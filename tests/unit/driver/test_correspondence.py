@@ -331,7 +331,7 @@ def test_one_that_is_forgotten_is_hung_up_on_and_not_said_to_be_cut_off(house: H
 
 
 @pytest.mark.parametrize("is_cut", [False, True])
-def test_one_that_is_forgotten_is_refused(house: House, is_cut: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
+def test_one_that_is_forgotten_is_refused(house: House, is_cut: bool) -> None:
     peer = admitted(house)
     if is_cut:
         peer.breaks()

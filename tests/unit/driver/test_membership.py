@@ -280,7 +280,7 @@ def test_tasks_of_a_lost_engine_run_again_as_soon_as_they_have_surely_ended() ->
 @pytest.mark.parametrize("is_cut_first", [False, True])
 def test_a_lost_engine_that_has_ended_for_sure_is_not_waited_for(
     certainty: events.Event,
-    is_cut_first: bool,  # noqa: FBT001 - of the table
+    is_cut_first: bool,
 ) -> None:
     run = play(*tasks(0, 1), cylinders=[1, 1])
     run.ends(1, 1)
@@ -316,7 +316,7 @@ def test_what_an_engine_that_has_ended_has_said_is_heard_before_its_tasks_are_gi
 @pytest.mark.parametrize("is_cut_first", [False, True])
 def test_an_engine_of_which_something_may_still_run_is_waited_for_as_long_as_it_may(
     news: events.Event,
-    is_cut_first: bool,  # noqa: FBT001 - of the table
+    is_cut_first: bool,
 ) -> None:
     run = play(*tasks(0, 1), cylinders=[1, 1])
     run.ends(1, 1)
@@ -468,7 +468,7 @@ def test_nobody_is_stopped_that_there_is_not(rank: int) -> None:
 
 @pytest.mark.parametrize(("now", "orders"), [(False, DRAINED), (True, [CANCEL])])
 def test_a_context_that_is_stopped_leaves_with_all_its_engines(
-    now: bool,  # noqa: FBT001 - of the table
+    now: bool,
     orders: list[messages.ToEngine],
 ) -> None:
     run = play(*tasks(0, 1, 2), cylinders=[1, 1])
@@ -830,7 +830,7 @@ def test_a_context_that_is_cut_off_and_back_in_time_has_lost_nothing() -> None:
 
 @pytest.mark.parametrize("is_cut", [False, True])
 def test_a_context_that_has_not_been_heard_for_the_patience_is_lost_and_its_engines_go_on(
-    is_cut: bool,  # noqa: FBT001 - a parameter of pytest's
+    is_cut: bool,
 ) -> None:
     run = play(*tasks(0), cylinders=[1])
     if is_cut:
@@ -847,7 +847,7 @@ def test_a_context_that_has_not_been_heard_for_the_patience_is_lost_and_its_engi
 
 @pytest.mark.parametrize("is_cut_first", [False, True])
 def test_the_own_context_is_lost_when_its_process_has_ended_and_its_connection_too(
-    is_cut_first: bool,  # noqa: FBT001 - a parameter of pytest's
+    is_cut_first: bool,
 ) -> None:
     run = play(*tasks(0), cylinders=[1])
     news: list[events.Event] = [events.MemberCut("context own"), events.OwnContextEnded(-9, "")]
@@ -876,7 +876,7 @@ def test_a_context_that_is_cut_off_while_its_engines_finish_may_come_back() -> N
 
 @pytest.mark.parametrize("is_cut_first", [False, True])
 def test_an_engine_that_is_cut_off_when_the_run_is_over_is_not_waited_for_long(
-    is_cut_first: bool,  # noqa: FBT001 - a parameter of pytest's
+    is_cut_first: bool,
 ) -> None:
     run = play(*tasks(0, 1), cylinders=[2])
     run.ends(0, 0)

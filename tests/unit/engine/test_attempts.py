@@ -560,7 +560,7 @@ def test_orphans_are_reaped_when_no_command_runs(bench: Bench, tmp_path: Path) -
 def test_a_command_that_prints_more_than_its_pipes_hold_goes_on(bench: Bench) -> None:
     for owner in ("first", "second"):
         bench.start(owner, b"head -c 1000000 /dev/zero; echo end >&2")
-        bench.until(lambda owner=owner: owner in bench.outcomes)  # type: ignore[misc]
+        bench.until(lambda owner=owner: owner in bench.outcomes)  # type: ignore[misc] # called at once
         outcome = bench.outcomes[owner]
         assert (outcome.return_code, outcome.out_bytes, outcome.err_snippet) == (0, 1_000_000, b"end\n")
 

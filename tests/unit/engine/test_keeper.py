@@ -133,7 +133,7 @@ while True:
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_all_can_be_ended_at_once(stopped: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
+def test_all_can_be_ended_at_once(stopped: bool) -> None:
     with Kept(
         "task = subprocess.Popen(['sleep', '60'], start_new_session=True, stdout=subprocess.DEVNULL)\n"
         "print(task.pid, flush=True)\n"

@@ -168,7 +168,7 @@ def test_a_limited_launcher_gives_the_limit_to_what_it_starts(launch: Launcher, 
 
 
 def test_limiting_a_command_that_has_gone_already_is_harmless() -> None:
-    def launch_and_lose(command: bytes, environment: Mapping[bytes, bytes], stdout: int, stderr: int) -> int:  # noqa: ARG001
+    def launch_and_lose(command: bytes, environment: Mapping[bytes, bytes], stdout: int, stderr: int) -> int:  # noqa: ARG001 - what a launcher is given
         pid = os.posix_spawn("/bin/true", ["true"], {})
         os.waitpid(pid, 0)
         return pid

@@ -372,7 +372,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         self.perform(self.roster.handle(FinishAsked()))
 
     @rule(stop_commands=st.booleans())
-    def cancel_is_asked(self, stop_commands: bool) -> None:  # noqa: FBT001 - what hypothesis draws
+    def cancel_is_asked(self, stop_commands: bool) -> None:
         stop_runs = self.per_engine is not None and self.per_engine.phase is Phase.STOP
         something_to_end = bool(self.running) or (self.per_engine is not None and not (stop_runs and stop_commands))
         self.asked_to_end = self.cancelled = True

@@ -215,7 +215,7 @@ def test_a_secret_says_whether_it_is_for_encrypted_connections_alone() -> None:
         ("10.0.0.1", "1.127.0.1", False),
     ],
 )
-def test_a_peer_is_on_this_host_by_its_address(own: str, peer: str, here: bool) -> None:  # noqa: FBT001
+def test_a_peer_is_on_this_host_by_its_address(own: str, peer: str, here: bool) -> None:
     connected = cast(
         "socket.socket",
         SimpleNamespace(

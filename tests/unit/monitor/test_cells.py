@@ -68,7 +68,7 @@ def test_a_text_is_cut_to_fit(text: str, cells: int, mark: str, left: str) -> No
 
 
 @given(texts, st.integers(-5, 40), st.sampled_from(["", "~", "…"]), st.booleans())
-def test_a_fitted_text_is_as_wide_as_is_asked_for(text: str, cells: int, mark: str, right: bool) -> None:  # noqa: FBT001
+def test_a_fitted_text_is_as_wide_as_is_asked_for(text: str, cells: int, mark: str, right: bool) -> None:
     kept = shown(text)
     assert width(cut(kept, cells, mark)) <= max(0, cells)
     assert width(fitted(kept, cells, mark, right=right)) == max(0, cells)

@@ -28,7 +28,8 @@ from disbatch.monitor.model import (
 )
 from disbatch.records import replace
 from disbatch.watch.state import DRAINING, ENDED, EXPECTED, GONE, LEAVING, RUNNING
-from tests.unit.monitor.runs import BEGAN, context, engine, large, run, shown, states, task, tasks
+from tests.unit.monitor.examples import shown
+from tests.unit.watch.examples import BEGAN, context, engine, large, run, states, task, tasks
 
 TWO = run(engine(0, "alpha"), engine(1, "beta", failed=2), engine(2, "gamma", 1, finished=9))
 """Two contexts: SSH0 with alpha and beta, SSH1 with gamma."""

@@ -14,7 +14,7 @@ from disbatch.monitor.model import Answered, Event, Failed, Listed, Over, Seen, 
 from disbatch.monitor.poller import LONGEST_PAUSE, PERIOD, Poller
 from disbatch.records import replace
 from disbatch.watch.state import ENDED, RunningTask, RunState, StateError
-from tests.unit.monitor.runs import engine, run, task
+from tests.unit.watch.examples import engine, run, task
 
 if TYPE_CHECKING:
     from disbatch.watch.observer import Observer

@@ -16,7 +16,7 @@ from disbatch.monitor import model, process
 from disbatch.monitor.model import Event, Listed, Monitor, Over, Seen, Stop
 from disbatch.monitor.render import plain
 from disbatch.values import Address
-from tests.unit.monitor.runs import engine, run, task
+from tests.unit.watch.examples import engine, run, task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -333,23 +333,26 @@ def test_a_mistake_in_the_thread_is_not_kept_from_the_user() -> None:
 
 
 @pytest.fixture
-def bell(monkeypatch: pytest.MonkeyPatch) -> Iterator[process._Bell]:
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     ears, mouth = os.pipe()
     monkeypatch.setattr(process, "STDIN", ears)
-    made = process._Bell()
-    made.keyboard = mouth  # type: ignore[attr-defined]
-    with made:
-        yield made
+    yield mouth
     os.close(ears)
     os.close(mouth)
 
 
-def test_the_bell_tells_keys_from_news(bell: process._Bell) -> None:
+@pytest.fixture
+def bell(keyboard: int) -> Iterator[process._Bell]:  # noqa: ARG001 - it is what it listens to
+    with process._Bell() as made:
+        yield made
+
+
+def test_the_bell_tells_keys_from_news(bell: process._Bell, keyboard: int) -> None:
     bell.ring()
     bell.ring()
     assert bell.wait(1e6) is False
     assert bell.wait(0) is False, "it has been heard"
-    os.write(bell.keyboard, b"x")  # type: ignore[attr-defined]
+    os.write(keyboard, b"x")
     assert bell.wait(1e6) is True
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,11 @@ from disbatch.monitor.model import Answered, Failed, Listed, Monitor, Over, Seen
 from disbatch.monitor.render import COLUMNS, Line, ago, bar, columns_for, elapsed, frame, plain
 from disbatch.records import replace
 from disbatch.watch.state import DRAINING, ENDED, FINISHING, GONE, STOPPING, WORKING
-from tests.unit.monitor.runs import BEGAN, context, engine, large, run, shown, states, task, tasks
+from tests.unit.monitor.examples import shown
+from tests.unit.watch.examples import BEGAN, context, engine, large, run, states, task, tasks
+
+if TYPE_CHECKING:
+    from disbatch.watch.state import RunningTask, RunState
 
 TWO = run(engine(0, "alpha"), engine(1, "beta", failed=2, cut=True), engine(2, "gamma", 1, status=GONE))
 
@@ -99,7 +103,7 @@ def test_a_bar_is_as_long_as_it_has_to_be() -> None:
 
 
 @given(st.floats(0, 1), st.integers(3, 60), st.booleans())
-def test_a_bar_has_the_width_that_it_is_given(done: float, cells: int, unicode: bool) -> None:  # noqa: FBT001
+def test_a_bar_has_the_width_that_it_is_given(done: float, cells: int, unicode: bool) -> None:
     assert width(plain(bar(done, cells, unicode=unicode))) == cells
 
 
@@ -338,18 +342,18 @@ def test_a_message_takes_the_place_of_the_hints() -> None:
     st.booleans(),
 )
 def test_a_picture_is_never_larger_than_its_window_nor_does_it_harm(
-    state: object,
+    state: RunState | None,
     cells: int,
     height: int,
     keys: list[str],
-    running: tuple[object, ...],
-    unicode: bool,  # noqa: FBT001
+    running: tuple[RunningTask, ...],
+    unicode: bool,
 ) -> None:
-    monitor = shown(state, width=cells, height=height)  # type: ignore[arg-type]
+    monitor = shown(state, width=cells, height=height)
     for key in keys:
         monitor.pressed(key)
         if monitor.looking_at is not None:
-            monitor.heard(Listed(monitor.looking_at.rank, running, 3))  # type: ignore[arg-type]
+            monitor.heard(Listed(monitor.looking_at.rank, running, 3))
     lines = frame(monitor, unicode=unicode)
     assert len(lines) == height
     for line in lines:

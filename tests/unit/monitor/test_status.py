@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from disbatch.monitor import status
 from disbatch.records import fields, replace
 from disbatch.watch.state import DRAINING, ContextState, EngineState, RunState
-from tests.unit.monitor.runs import BEGAN, context, engine, run, states
+from tests.unit.watch.examples import BEGAN, context, engine, run, states
 
 TWO = run(engine(0, "alpha"), engine(1, "beta\x1b[2J", cut=True), contexts=(context(0, "big", (0, 1)),))
 
@@ -51,7 +51,7 @@ def test_what_is_not_known_is_null() -> None:
 
 
 @given(states, st.floats(0, 4e9), st.booleans())
-def test_whatever_the_state_it_can_be_told(state: RunState, now: float, unicode: bool) -> None:  # noqa: FBT001
+def test_whatever_the_state_it_can_be_told(state: RunState, now: float, unicode: bool) -> None:
     text = status.text(state, now, unicode=unicode)
     assert all(line.isprintable() and len(line) <= status.WIDTH for line in text.split("\n"))
     assert unicode or text.isascii()

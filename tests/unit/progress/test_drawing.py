@@ -7,7 +7,7 @@ import pytest
 
 from disbatch.progress.drawing import Drawing
 from disbatch.watch.pace import Pace
-from tests.unit.watch.examples import state
+from tests.unit.watch.examples import engine, run
 
 
 class Terminal(io.StringIO):
@@ -27,7 +27,7 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def drawn(monkeypatch: pytest.MonkeyPatch, width: int) -> str:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("LINES", "24")
-    return Drawing(Terminal()).of(state(), Pace())
+    return Drawing(Terminal()).of(run(engine(0), failed=1), Pace())
 
 
 def plain(text: str) -> str:
@@ -36,7 +36,7 @@ def plain(text: str) -> str:
 
 def test_a_line_has_a_bar_figures_and_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     line = drawn(monkeypatch, 100)
-    assert plain(line).endswith("10/40 done  1 failed  2 running  28 waiting  2/4 places")
+    assert plain(line).endswith("25/100 done  1 failed  3 running  72 waiting  3/4 places")
     assert plain(line).startswith("\u2501" * 5)
     assert "\x1b[1;31m1 failed" in line
 

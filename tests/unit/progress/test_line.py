@@ -5,8 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.progress.line import GAP, fitting, left, parts, sentence, share
+from disbatch.records import replace
 from disbatch.watch.pace import Pace
-from tests.unit.watch.examples import state
+from tests.unit.watch.examples import BEGAN, engine, run
+
+RUN = run(engine(0), failed=1)
 
 
 def paced() -> Pace:
@@ -17,14 +20,14 @@ def paced() -> Pace:
 
 
 def test_all_figures_stand_in_a_line() -> None:
-    texts = [text for text, _ in parts(state(), paced()).values()]
-    assert texts == ["10/40 done", "1 failed", "2 running", "28 waiting", "2/4 places", "1.0/s", "27 to 33 s left"]
+    texts = [text for text, _ in parts(RUN, paced()).values()]
+    assert texts == ["25/100 done", "1 failed", "3 running", "72 waiting", "3/4 places", "1.0/s", "68 to 82 s left"]
 
 
 def test_what_there_is_nothing_to_say_of_is_left_out() -> None:
-    made = parts(state(failed=0, engines={}, cylinders=0, total=None), Pace())
+    made = parts(run(active=2, total=None), Pace())
     assert [text for text, _ in made.values()] == [
-        "10 done",
+        "25 done",
         "2 running",
         "more to come",
         "0/0 places".replace("0/0", "2/0"),
@@ -33,7 +36,7 @@ def test_what_there_is_nothing_to_say_of_is_left_out() -> None:
 
 
 def test_an_estimate_is_said_to_be_one() -> None:
-    assert parts(state(total_is_exact=False), Pace())["done"][0] == "10/~40 done"
+    assert parts(replace(RUN, total_is_exact=False), Pace())["done"][0] == "25/~100 done"
 
 
 @pytest.mark.parametrize(
@@ -46,39 +49,39 @@ def test_an_estimate_is_said_to_be_one() -> None:
     ],
 )
 def test_a_run_that_ends_says_how_and_not_when(phase: str, words: str) -> None:
-    made = parts(state(phase=phase), paced())
+    made = parts(replace(RUN, phase=phase), paced())
     assert next(iter(made.values()))[0] == words
     assert "left" not in made
 
 
 def test_failures_of_earlier_runs_are_not_counted_again() -> None:
-    assert "failed" not in parts(state(failed=3, failed_earlier=3), Pace())
+    assert "failed" not in parts(replace(RUN, failed=3, failed_earlier=3), Pace())
 
 
 def test_the_share_is_known_when_the_total_is() -> None:
-    assert share(state()) == 0.25
-    assert share(state(total=5)) == 1.0
-    assert share(state(total=None)) is None
-    assert share(state(total=0)) is None
+    assert share(RUN) == 0.25
+    assert share(replace(RUN, total=5)) == 1.0
+    assert share(replace(RUN, total=None)) is None
+    assert share(replace(RUN, total=0)) is None
 
 
 def test_how_long_it_takes_is_unknown_with_the_total() -> None:
-    assert left(state(total=None), paced()) is None
-    assert left(state(), Pace()) is None
+    assert left(replace(RUN, total=None), paced()) is None
+    assert left(RUN, Pace()) is None
 
 
 @given(st.integers(0, 200))
 def test_as_much_is_shown_as_there_is_room_for(width: int) -> None:
-    made = parts(state(), paced())
+    made = parts(RUN, paced())
     shown = [text for text, _ in fitting(made, width)]
     assert len(GAP.join(shown)) <= width
     assert shown == [text for text, _ in made.values() if text in shown], "in their order"
-    assert not shown or "10/40 done" in shown
+    assert not shown or "25/100 done" in shown
     if width >= 100:
         assert len(shown) == len(made)
 
 
 def test_a_log_gets_a_sentence() -> None:
-    assert sentence(state(), Pace(), 1190.0) == (
-        "10/40 done, 1 failed, 2 running, 28 waiting, 2/4 places; 3 min 20 s since the run began"
+    assert sentence(RUN, Pace(), BEGAN + 200) == (
+        "25/100 done, 1 failed, 3 running, 72 waiting, 3/4 places; 3 min 20 s since the run began"
     )

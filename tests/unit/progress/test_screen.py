@@ -13,7 +13,7 @@ from disbatch.progress import screen as module
 from disbatch.progress.screen import Bar, Lines, Screen, screen_for
 from disbatch.terminal import tell
 from disbatch.watch.pace import Pace
-from tests.unit.watch.examples import engine, posted, state
+from tests.unit.watch.examples import engine, posted, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from disbatch.watch.state import RunState
 
 DEADLINE = 20.0
+RUN = run(engine(0))
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ class Writer:
         self.told.append(text)
 
     def show(self, state: RunState, pace: Pace, news: Sequence[str]) -> None:
-        assert (state.job, pace.left(1)) == ("Tasks_1", pace.left(1))
+        assert (state.job, pace.left(1)) == (RUN.job, pace.left(1))
         self.news += news
         self.shown.set()
         self.gate.wait(DEADLINE)
@@ -65,7 +66,7 @@ def writer() -> Writer:
 
 def shown(writer: Writer) -> Screen:
     screen = Screen(lambda: writer)
-    screen.show(posted())
+    screen.show(posted(RUN))
     screen.begin()
     assert writer.shown.wait(DEADLINE)
     return screen
@@ -84,7 +85,7 @@ def test_what_is_told_meanwhile_is_written_by_it(writer: Writer, capsys: pytest.
 def test_what_has_happened_between_two_states_is_news(writer: Writer) -> None:
     screen = shown(writer)
     writer.shown.clear()
-    screen.show(posted(engines={"0": engine(0), "1": engine(1)}))
+    screen.show(posted(run(engine(0), engine(1))))
     while not writer.news:
         assert writer.shown.wait(DEADLINE)
         writer.shown.clear()
@@ -105,7 +106,7 @@ def test_a_terminal_that_takes_nothing_stops_nobody(writer: Writer, monkeypatch:
     screen = shown(writer)
     for number in range(1000):
         tell(f"{number}")
-        screen.show(posted())
+        screen.show(posted(RUN))
     screen.hide()
     screen.end()
     assert writer.told == []
@@ -167,14 +168,14 @@ def test_a_log_gets_a_line_now_and_then_ever_more_rarely(capsys: pytest.CaptureF
     pauses = []
     for _ in range(6):
         pauses.append(lines.pause)
-        lines.show(state(), Pace(), ["an engine came"])
+        lines.show(RUN, Pace(), ["an engine came"])
     assert pauses == [60.0, 120.0, 240.0, 480.0, 900.0, 900.0]
     lines.tell("a word")
     lines.clear()
     said = capsys.readouterr().err
     assert said.isascii()
     assert all(line.isprintable() for line in said.splitlines())
-    assert said.count("disbatch: 10/40 done, ") == 6
+    assert said.count("disbatch: 25/100 done, ") == 6
     assert said.endswith("disbatch: a word\n")
     assert "came" not in said
 
@@ -204,9 +205,9 @@ def test_a_line_is_drawn_in_its_place_below_what_is_told(monkeypatch: pytest.Mon
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     bar = Bar(stream)
-    bar.show(state(), Pace(), [])
+    bar.show(RUN, Pace(), [])
     bar.tell("a word")
-    bar.show(state(), Pace(), ["an engine came"])
+    bar.show(RUN, Pace(), ["an engine came"])
     bar.clear()
     bar.clear()
     line, word, came, last = (
@@ -224,7 +225,7 @@ def test_in_the_background_nothing_is_drawn(foreground: list[bool]) -> None:
     stream = Terminal()
     bar = Bar(stream)
     foreground[0] = False
-    bar.show(state(), Pace(), [])
+    bar.show(RUN, Pace(), [])
     bar.clear()
     assert stream.getvalue() == ""
 
@@ -235,7 +236,7 @@ def test_a_stream_that_is_no_terminal_any_more_is_not_drawn_on(monkeypatch: pyte
 
     monkeypatch.setattr(os, "tcgetpgrp", fail)
     stream = Terminal()
-    Bar(stream).show(state(), Pace(), [])
+    Bar(stream).show(RUN, Pace(), [])
     assert stream.getvalue() == ""
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def failure(err: str = "", return_code: int = 1, **more: object) -> Failure:
     about = {"task_id": 17, "line": 18, "repeat": -1, "node": "h1", "pid": 4711, "command": "work 17"} | more
-    return Failure(return_code=return_code, err=err, err_bytes=len(err.encode(errors="replace")), **about)  # type: ignore[arg-type]
+    return Failure(return_code=return_code, err=err, err_bytes=len(err.encode(errors="replace")), **about)  # type: ignore[arg-type] # each test names its fields
 
 
 def digest_of(*failures: Failure, nodes: Sequence[str] = ()) -> Digest:

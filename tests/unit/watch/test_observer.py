@@ -9,21 +9,24 @@ from disbatch import joining, messages
 from disbatch.errors import DriverUnreachableError
 from disbatch.kvsstcp.client import KVSError
 from disbatch.kvsstcp.wire import ASTR, JSON
+from disbatch.records import replace
 from disbatch.values import Address
 from disbatch.watch.observer import ANSWER_PATIENCE, LastWord, Observer
-from tests.unit.watch.examples import posted
+from disbatch.watch.state import ENDED
+from tests.unit.watch.examples import engine, posted, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 DEADLINE = 20.0
+RUN = run(engine(0))
 
 
 class Client:
     """Stands for the client of a store."""
 
     def __init__(self) -> None:
-        self.values = {messages.STATE_KEY: (JSON, json.dumps(posted()).encode())}
+        self.values = {messages.STATE_KEY: (JSON, json.dumps(posted(RUN)).encode())}
         self.done: list[object] = []
         self.failure: Exception | None = None
 
@@ -58,7 +61,7 @@ def observer(client: Client) -> Observer:  # noqa: ARG001 - it is what it connec
 def test_the_state_is_what_was_posted_last(observer: Observer, client: Client) -> None:
     state = observer.state()
     assert state is not None
-    assert state.job == "Tasks_1"
+    assert state.job == RUN.job
     client.values[messages.STATE_KEY] = (ASTR, b"<Starting...>")
     assert observer.state() is None
 
@@ -95,10 +98,10 @@ def test_a_driver_that_has_gone_is_told_of_as_such(
 
 
 def test_the_last_word_is_the_state_in_which_the_run_ends(client: Client) -> None:
-    client.values[messages.END_KEY] = (JSON, json.dumps(posted(phase="ended")).encode())
+    client.values[messages.END_KEY] = (JSON, json.dumps(posted(replace(RUN, phase=ENDED))).encode())
     state = LastWord(lambda: Observer(Address("h", 1))).get(DEADLINE)
     assert state is not None
-    assert state.phase == "ended"
+    assert state.phase == ENDED
     assert client.done[-1] == "close"
 
 

@@ -8,34 +8,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.watch.state import RunningTask, StateError, parse_running, parse_state
+from disbatch.records import replace
+from disbatch.watch.state import GONE, WORKING, RunningTask, RunState, StateError, parse_running, parse_state
 from tests.unit.driver.play import play, task
 from tests.unit.driver.test_snapshot import running_of, state_of
-from tests.unit.watch.examples import context, engine, posted, state
+from tests.unit.watch.examples import BEGAN, context, engine, posted, run
+
+RUN = run(engine(0))
+
+
+def read(state: RunState) -> RunState:
+    """A state, when it was posted and read."""
+    return parse_state(json.dumps(posted(state)).encode())
 
 
 def test_a_posted_state_becomes_a_record() -> None:
-    made = parse_state(json.dumps(posted(skipped=5, failed=3, failed_earlier=2)).encode())
-    assert (made.job, made.phase, made.cylinders, made.active, made.waiting) == ("Tasks_1", "working", 4, 2, 28)
-    assert (made.ended, made.failed_now, made.list_ended) == (15, 1, True)
+    made = read(replace(RUN, skipped=5, failed=3, failed_earlier=2))
+    assert (made.job, made.phase, made.cylinders, made.active, made.waiting) == (RUN.job, WORKING, 4, 3, 70)
+    assert (made.ended, made.failed_now, made.list_ended) == (30, 1, True)
     (one,) = made.engines
-    assert (one.node, one.status, one.context_rank, one.came, one.heard) == ("h0", "running", 0, 1000.0, 1100.0)
+    assert (one.node, one.status, one.context_rank, one.came, one.heard) == ("h0", "running", 0, BEGAN, BEGAN + 100)
     (group,) = made.contexts
     assert (group.label, group.gone, group.engines) == ("SSH0", False, (0,))
 
 
 def test_what_a_driver_posts_can_be_read() -> None:
-    run = play(task(0), task(1), cylinders=[2])
-    made = parse_state(json.dumps(state_of(run)).encode())
+    played = play(task(0), task(1), cylinders=[2])
+    made = parse_state(json.dumps(state_of(played)).encode())
     assert (made.active, made.total, made.engines[0].active) == (2, 2, 2)
-    running, more = parse_running(json.dumps(running_of(run)).encode())
+    running, more = parse_running(json.dumps(running_of(played)).encode())
     assert running[0] == RunningTask(0, 1, -1, 1, 0, 0.0, "command 0")
     assert (len(running), more) == (2, 0)
 
 
-@pytest.mark.parametrize("key", [*posted()])
+@pytest.mark.parametrize("key", [*posted(RUN)])
 def test_a_state_in_which_something_is_missing_is_of_another_version(key: str) -> None:
-    found = posted()
+    found = posted(RUN)
     del found[key]
     with pytest.raises(StateError, match="not of this version"):
         parse_state(json.dumps(found).encode())
@@ -56,16 +64,16 @@ anything = st.recursive(
 )
 
 
-@given(st.sampled_from([*posted()]), anything)
+@given(st.sampled_from([*posted(RUN)]), anything)
 def test_a_hostile_state_is_refused_or_read(key: str, value: Any) -> None:  # noqa: ANN401 - of any kind
     with contextlib.suppress(StateError):
-        parse_state(json.dumps(posted(**{key: value})).encode())
+        parse_state(json.dumps(posted(RUN) | {key: value}).encode())
 
 
 def test_a_total_that_nobody_knows_is_none() -> None:
-    assert state(total=None).total is None
+    assert read(replace(RUN, total=None)).total is None
 
 
 def test_engines_and_contexts_that_have_gone() -> None:
-    made = state(engines={"0": engine(0, status="stopped", last=None)}, contexts={"0": context(0, 0, active=False)})
+    made = read(run(engine(0, status=GONE, heard=None), contexts=(context(0, engines=(0,), gone=True),)))
     assert (made.engines[0].heard, made.contexts[0].gone) == (None, True)

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from disbatch.records import replace
 from disbatch.report.causes import Digest, Failure
 from disbatch.watch.pace import Pace
-from disbatch.watch.state import ContextState, EngineState, RunningTask, RunState
 from disbatch.web import view
 from disbatch.web.history import Moment
 from disbatch.web.search import search
+from tests.unit.watch.examples import BEGAN, states, tasks
 from tests.unit.web.examples import END, ENGINE, RUNNING, STATE, line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from disbatch.watch.state import RunningTask, RunState
 
 HOSTILE = "<script>alert(1)</script>\x1b[2J\u202e\x00\ud800" + "x" * 5000
 
@@ -31,7 +33,7 @@ def steady_pace(rate: float) -> Pace:
 
 def test_the_head_of_the_page_tells_how_far_the_run_is() -> None:
     told = view.run(STATE, steady_pace(2.0), None)
-    assert told["job"] == "run"
+    assert told["job"] == STATE.job
     assert (told["done"], told["total"], told["exact"]) == (40, 200, True)
     assert (told["failed"], told["running"], told["unread"], told["skipped"]) == (4, 7, 153, 10)
     assert (told["active"], told["places"], told["busy"]) == (7, 8, 75)
@@ -63,7 +65,7 @@ def test_hosts_are_told_with_their_contexts() -> None:
     first, second, third = told["engines"]
     assert first == {
         "rank": 0, "node": "h1", "context": "SSH0", "state": "running", "gone": False, "active": 3, "places": 4,
-        "assigned": 20, "finished": 17, "failed": 2, "heard": 1099.0,
+        "assigned": 20, "finished": 17, "failed": 2, "heard": BEGAN + 100,
     }  # fmt: skip
     assert (second["state"], second["gone"]) == ("gone", True)
     assert (third["state"], third["heard"]) == ("cut off", None)
@@ -75,7 +77,7 @@ def test_what_runs_is_told_with_its_host_and_bounded() -> None:
     assert len(told["tasks"]) == view.MOST_RUNNING
     assert told["more"] == 12
     assert told["tasks"][3] == {
-        "task": 3, "line": "32, repeat 3", "attempt": 1, "node": "h1", "since": 1090.0, "command": "sleep 31",
+        "task": 3, "line": "32, repeat 3", "attempt": 1, "node": "h1", "since": BEGAN + 90, "command": "sleep 31",
     }  # fmt: skip
 
 
@@ -191,30 +193,9 @@ def test_nothing_hostile_gets_through_whole() -> None:
         assert all(map(str.isprintable, texts_in(told))), name
 
 
-TEXTS = st.text(max_size=50)
-FLOATS = st.floats(-1e12, 1e12)
-ENGINES = st.builds(
-    EngineState, rank=st.integers(0, 9), context_rank=st.integers(0, 3), node=TEXTS, host=TEXTS, pid=st.integers(),
-    status=TEXTS, cut=st.booleans(), cylinders=st.integers(), active=st.integers(), assigned=st.integers(),
-    finished=st.integers(), failed=st.integers(), came=st.none() | FLOATS, heard=st.none() | FLOATS,
-)  # fmt: skip
-CONTEXTS = st.builds(
-    ContextState, rank=st.integers(0, 3), label=TEXTS, system=TEXTS, host=TEXTS, pid=st.integers(), gone=st.booleans(),
-    engines=st.just(()), assigned=st.integers(), task_limit=st.integers(),
-)  # fmt: skip
-STATES = st.builds(
-    RunState, job=TEXTS, version=TEXTS, host=TEXTS, started=FLOATS, time=FLOATS, phase=TEXTS, list_ended=st.booleans(),
-    exit_status=st.integers(), barriers=st.integers(), cylinders=st.integers(), active=st.integers(),
-    waiting=st.integers(), total=st.none() | st.integers(), total_is_exact=st.booleans(), finished=st.integers(),
-    failed=st.integers(), failed_earlier=st.integers(), skipped=st.integers(), interrupted=st.integers(),
-    lost=st.integers(), rerun=st.integers(), seconds_offered=FLOATS, seconds_taken=FLOATS,
-    contexts=st.lists(CONTEXTS, max_size=3).map(tuple), engines=st.lists(ENGINES, max_size=3).map(tuple),
-)  # fmt: skip
-
-
-@given(STATES, st.lists(st.builds(RunningTask, *[st.integers()] * 5, since=FLOATS, command=TEXTS), max_size=3))
-def test_whatever_a_driver_posts_can_be_told(state: RunState, tasks: list[RunningTask]) -> None:
-    for told in (view.run(state, steady_pace(1.0), 1.0), view.hosts(state), view.running(tuple(tasks), 0, state)):
+@given(states, st.lists(tasks, max_size=3))
+def test_whatever_a_driver_posts_can_be_told(state: RunState, running: list[RunningTask]) -> None:
+    for told in (view.run(state, steady_pace(1.0), 1.0), view.hosts(state), view.running(tuple(running), 0, state)):
         text = view.event("name", told)
         json.loads(text.partition(b"data: ")[2])
         assert text.isascii()
