@@ -51,6 +51,7 @@ RESUME_ADVICE = "to go on where this run left off: "
 
 RETRY_ADVICE = "to run again what failed: "
 """What it says before such a command that retries."""
+
 LOOPBACK = Address("127.0.0.1", 0)
 """Where the web page is unless the user wants it elsewhere."""
 

@@ -18,11 +18,11 @@ SSH_NODES_VARIABLE = "DISBATCH_SSH_NODELIST"
 CONTEXT_VARIABLE = "DISBATCH_CONTEXT"
 MAIL_SERVER_VARIABLE = "DISBATCH_SMTP"
 LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
-MOST_CORES = 100_000
-LEAST_CORES_PER_TASK = 0.001
 LEAST_SECONDS = 0.1
 MOST_SECONDS = 1_000_000
 """Eleven days; a wait of epoll takes 24 at most."""
+MOST_CORES = 100_000
+LEAST_CORES_PER_TASK = 0.001
 """What lies beyond is a slip of the finger, and would have an engine make places for tasks until memory ends."""
 
 

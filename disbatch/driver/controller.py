@@ -187,6 +187,11 @@ class Controller:
         held = sum(max(0, engine.wanting_cylinders - engine.cylinders) for engine in self.fleet.listening)
         return sum(isinstance(item, Task) for item in self._backlog) + held
 
+    @property
+    def unfinished(self) -> int:
+        """How many of the tasks that were read have not ended, those that are to be skipped too."""
+        return sum(isinstance(item, Task | events.SkippedTask) for item in self._backlog) + len(self._outstanding)
+
     def running(self, rank: int | None = None) -> list[tuple[float, int, Task]]:
         """Tasks that run now, as far as is known here: since when (s since the epoch), where (rank), and what.
 

@@ -12,12 +12,12 @@ from disbatch.driver import events
 from disbatch.errors import MessageError
 from disbatch.line import Line
 
-LONGEST_NAME = 100
-"""Characters of a member's name, at most."""
-
 if TYPE_CHECKING:
     from disbatch.kvsstcp.server import Server
     from disbatch.messages import ContextCame, EngineCame, ToContext, ToDriver, ToEngine
+
+LONGEST_NAME = 100
+"""Characters of a member's name, at most."""
 
 
 class _Member:

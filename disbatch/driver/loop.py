@@ -86,7 +86,6 @@ class DriverLoop:
         self._loop = loop
         self._controller = controller
         self._clerk = Clerk(loop, recorder, self._tell_user, on_recorded, self._held_back, self._written)
-        self._job = run.job
         self._run = run
         self._own_context = own_context
         self._log = log
@@ -126,9 +125,9 @@ class DriverLoop:
             on_down=lambda: self._complaints.say("a client asked the key-value store to shut down; it serves this run"),
             log=self._log.warning,
         )
-        self._correspondence = Correspondence(self._job, self._server)
-        self._server.listen(messages.driver_key(self._job), self._message_came)
-        self._server.listen(messages.orders_key(self._job), self._order_came)
+        self._correspondence = Correspondence(self._run.job, self._server)
+        self._server.listen(messages.driver_key(self._run.job), self._message_came)
+        self._server.listen(messages.orders_key(self._run.job), self._order_came)
         self._server.answer(messages.RUNNING_KEYS, wire.JSON, self._running)
         self._open(OwnStore(self._server))
 
@@ -243,7 +242,7 @@ class DriverLoop:
         """What runs now, for one who looks under that key."""
         import json  # noqa: PLC0415 - as above
 
-        rank = key.removeprefix(messages.RUNNING_KEYS + b" ")
+        rank = key.removeprefix(messages.RUNNING_KEYS + b" ")[:20]  # of thousands of digits Python makes no number
         of_one = int(rank) if rank.isdigit() else None
         return json.dumps(snapshot.running(self._controller, of_one, time.time())).encode()
 

@@ -25,7 +25,6 @@ _STATUS = {
     EngineStage.GONE: "stopped",
 }
 
-
 MOST_RUNNING = 1000
 """Tasks that are told of those that run now, at most: those that run for longest."""
 
@@ -49,8 +48,7 @@ def state(run: Run, controller: Controller, unread: float | None, now: float) ->
     `unread` is how many tasks are still to be read, None if nobody knows.
     """
     fleet, counts = controller.fleet, controller.counts
-    active = sum(_active(engine) for engine in fleet.engines)
-    known = counts.finished + counts.skipped + counts.interrupted + active + controller.waiting
+    known = counts.finished + counts.skipped + counts.interrupted + controller.unfinished
     return {
         "job": run.job,
         "version": run.version,
@@ -59,7 +57,7 @@ def state(run: Run, controller: Controller, unread: float | None, now: float) ->
         "more": "No more tasks." if controller.list_ended else "More tasks.",
         "barriers": controller.barriers_passed,
         "currentReturnCode": controller.exit_status,
-        "activeCylinders": active,
+        "activeCylinders": sum(_active(engine) for engine in fleet.engines),
         "contexts": {context.rank: _context(context, fleet) for context in fleet.contexts},
         "engines": {engine.rank: _engine(engine) for engine in fleet.engines},
         "time": now,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from disbatch import messages
 from disbatch.records import record
 from disbatch.watch.pace import Pace
-from disbatch.watch.state import ENDED, EXPECTED, GONE, LEAVING, RUNNING, WORKING
+from disbatch.watch.state import CUT, ENDED, EXPECTED, GONE, LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,11 +25,8 @@ SILENCE = 4.0
 RATES_OVER = 15.0
 """Seconds over which the rate of an engine is taken."""
 
-# What an engine or a context is called that is in this state.
-CUT, LEFT = "cut off", "gone"
-STATE_WORDS = {EXPECTED: "expected", RUNNING: "running", LEAVING: "leaving", GONE: LEFT}
 STATES = (CUT, "expected", "leaving", "running", LEFT)
-"""In the order in which they ask for attention."""
+"""What an engine or a context may be called, in the order in which they ask for attention."""
 
 UP, DOWN, PAGE_UP, PAGE_DOWN, HOME, END = "up", "down", "page up", "page down", "home", "end"
 ENTER, ESCAPE, BACKSPACE = "enter", "escape", "backspace"
@@ -170,13 +167,6 @@ KEYS = (
 """Keys and what they do, for the help."""
 
 
-@record
-class Question:
-    """Whether to stop what the row tells of."""
-
-    target: Row
-
-
 class Monitor:
     """The monitor's mind: told by `passed`, `resized`, `heard` and `pressed`, read by `render`."""
 
@@ -205,7 +195,8 @@ class Monitor:
         self.is_typing = False
         """Whether keys are added to the filter."""
         self.hides_gone = False
-        self.question: Question | None = None
+        self.question: Row | None = None
+        """What the user is asked about: whether to stop it."""
         self.message = ""
         self.looking_at: Row | None = None
         """What the details are of."""
@@ -309,8 +300,7 @@ class Monitor:
     @property
     def left(self) -> tuple[float, float] | None:
         """Seconds that the run may still take, at least and at most; None if that cannot be said."""
-        tasks = tasks_left(self.state)
-        return None if self.is_over or not tasks else self._pace.left(tasks)
+        return None if self.is_over else self._pace.left(tasks_left(self.state))
 
     # What is shown.
 
@@ -378,7 +368,7 @@ class Monitor:
     def pressed(self, key: str) -> Quit | Stop | None:
         """Do what a key asks for; what is to be done outside of this."""
         if self.question is not None:
-            return self._answered(key, self.question.target)
+            return self._answered(key, self.question)
         if self.is_typing:
             self._typed(key)
             return None
@@ -474,7 +464,7 @@ class Monitor:
         elif row.state == LEFT:
             self.message = f"{row.title} has gone already"
         else:
-            self.question = Question(row)
+            self.question = row
 
     def _answered(self, key: str, target: Row) -> Stop | None:
         if key not in ("y", "!", "n", "q", ESCAPE):
@@ -505,15 +495,7 @@ FACTS = ("state", "host", "context", "process", "places", "tasks", "failed", "ra
 
 def tasks_left(state: RunState | None) -> int | None:
     """How many tasks are still to end; None if nobody knows, or if they will not be run."""
-    if state is None or state.total is None or state.phase != WORKING:
-        return None
-    return max(0, state.total - state.ended - state.interrupted)
-
-
-def told(stop: Stop) -> str:
-    """Words for an order that the driver has got."""
-    how = "end what runs there, which others run again" if stop.order.now else "finish what runs there"
-    return f"told {stop.what} to {how}"
+    return None if state is None else state.tasks_left
 
 
 def rows_of(state: RunState, rates: Mapping[int, float] | None = None) -> list[Row]:
@@ -538,9 +520,7 @@ def _grouped(state: RunState, rates: Mapping[int, float]) -> list[tuple[Row | No
 
 
 def _engine_row(engine: EngineState, rate: float | None) -> Row:
-    state = STATE_WORDS.get(engine.status, engine.status)
-    if engine.cut and engine.status != GONE:
-        state = CUT
+    state = engine.in_words
     return Row(
         is_context=False,
         rank=engine.rank,

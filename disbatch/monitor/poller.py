@@ -11,9 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 from disbatch.errors import DriverUnreachableError
-from disbatch.monitor.model import Answered, Failed, Listed, Over, Seen, told
+from disbatch.monitor.model import Answered, Failed, Listed, Over, Seen
 from disbatch.watch.observer import LastWord
 from disbatch.watch.state import ENDED, StateError
+from disbatch.watch.words import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,9 @@ SHARE = 0.2
 
 LONGEST_PAUSE = 10.0
 """Seconds between two tries to reach a driver, at most."""
+
+MOST_UNHEARD = 10
+"""Events that wait to be heard from which on no more is asked: their reader may have a terminal that takes nothing."""
 
 NOBODY_LISTENS = "it was killed, or the run is over"
 """What is known of a driver whose host answers, and where nobody takes connections any more."""
@@ -95,6 +99,8 @@ class Poller:
 
     def ask(self) -> bool:
         """Ask once, and pass all orders on; whether that was the last time."""
+        if self.events.qsize() >= MOST_UNHEARD:
+            return False
         began = time.monotonic()
         try:
             if self._observer is None:
@@ -140,7 +146,7 @@ class Poller:
             except DriverUnreachableError:
                 self._tell(Answered(f"whether {stop.what} was told is not known: the driver does not answer"))
                 raise
-            self._tell(Answered(told(stop)))
+            self._tell(Answered(told(stop.what, now=stop.order.now)))
 
     def _tell(self, event: Event | Exception) -> None:
         self.events.put(event)

@@ -45,7 +45,7 @@ STATE_PATIENCE = 2.0
 
 _PAUSE = 0.2
 
-_ENDS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def show_live(arguments: Sequence[str]) -> int:
@@ -97,8 +97,8 @@ def tell(kvs: Address, is_over: Callable[[], bool], *, as_json: bool) -> int:
             raise
         print(status.OVER_JSON if as_json else status.OVER, end="")
         return ExitStatus.OK
-    made = status.as_json(state, time.time()) if as_json else status.text(state, time.time(), unicode=locales.is_utf8())
-    print(made, end="")
+    now = time.time()
+    print(status.as_json(state, now) if as_json else status.text(state, now, unicode=locales.is_utf8()), end="")
     return ExitStatus.OK
 
 
@@ -179,8 +179,7 @@ class _Bell:
     def __enter__(self) -> Self:
         os.set_blocking(self._mouth, False)
         os.set_blocking(self._ears, False)
-        for name in _ENDS:
-            number = signal.Signals[name]
+        for number in _ENDS:
             # What `nohup` has ignored stays so.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._asked_to_end)

@@ -11,7 +11,7 @@ from disbatch.monitor import model
 from disbatch.monitor.cells import cut, fitted, shown, width
 from disbatch.records import record
 from disbatch.watch import words
-from disbatch.watch.state import DRAINING, ENDED, FINISHING, STOPPING, WORKING
+from disbatch.watch.state import CUT, ENDED, LEFT, PHASES, WORKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,16 +28,7 @@ PLAIN, STRONG, FAINT, GOOD, BAD, WARNING, HEADING, CURSOR = (
 )  # fmt: skip
 """Styles."""
 
-PHASES = {
-    WORKING: "running",
-    FINISHING: "all tasks have ended, hosts are finishing",
-    DRAINING: "draining: what runs is to end, nothing more starts",
-    STOPPING: "being cut short",
-    ENDED: "ended",
-}
-"""What a run does in each phase, in words."""
-
-_STATE_STYLES = {"running": GOOD, "expected": FAINT, "leaving": WARNING, model.CUT: BAD, model.LEFT: FAINT}
+_STATE_STYLES = {"running": GOOD, "expected": FAINT, "leaving": WARNING, CUT: BAD, LEFT: FAINT}
 
 _GAP = "   "
 _BAR_MOST = 40
@@ -196,11 +187,7 @@ def _counts(state: RunState) -> Line:
         (f"{_GAP}running {words.number(state.active)}", PLAIN),
         (f"{_GAP}waiting {words.number(state.waiting)}", PLAIN),
     ]
-    for count, what in (
-        (state.skipped, "earlier"),
-        (state.interrupted, "interrupted"),
-        (state.lost, "lost"),
-    ):
+    for count, what in ((state.skipped, "earlier"), (state.interrupted, "interrupted"), (state.lost, "lost")):
         if count:
             line.append((f"{_GAP}{what} {words.number(count)}", PLAIN))
     return line
@@ -209,7 +196,7 @@ def _counts(state: RunState) -> Line:
 def _speed(state: RunState, elapsed: float, rate: float | None, left: tuple[float, float] | None) -> Line:
     parts = [
         f"{words.number(state.active)} of {words.number(state.cylinders)} places in use",
-        f"{words.rate(rate)}" if rate is not None else "",
+        words.rate(rate) if rate is not None else "",
         f"{words.duration(elapsed)} so far",
         f"{words.span(*left)} left" if left is not None else "",
     ]
@@ -265,7 +252,7 @@ def row_line(row: Row, cells: int, now: float, *, is_under_cursor: bool = False,
 
 
 def _style(row: Row, column: Column) -> str:
-    if row.state == model.LEFT:
+    if row.state == LEFT:
         return FAINT
     if column.title == "state":
         return _STATE_STYLES.get(row.state, PLAIN)
@@ -316,16 +303,13 @@ def _short(count: int, cells: int) -> str:
 
 def _page(monitor: Monitor, height: int, *, unicode: bool) -> list[Line]:
     if monitor.page == model.HELP:
-        lines: list[Line] = [
-            [(f"  {keys:<18}", STRONG), (meaning, PLAIN)]
-            for keys, meaning in model.KEYS[monitor.scroll : monitor.scroll + height]
-        ]
-        return lines
+        listed = model.KEYS[monitor.scroll : monitor.scroll + height]
+        return [[(f"  {keys:<18}", STRONG), (meaning, PLAIN)] for keys, meaning in listed]
     row = monitor.looking_at
     if row is None:
         return []
     facts = _facts(monitor, row)
-    lines = []
+    lines: list[Line] = []
     tasks = monitor.tasks or ()
     for place in range(monitor.scroll, min(monitor.scroll + height, len(facts) + len(tasks) + 1)):
         if place < len(facts):
@@ -412,7 +396,7 @@ def _footer(monitor: Monitor, *, unicode: bool) -> Line:
 
 def _question(monitor: Monitor, *, unicode: bool) -> str:
     assert monitor.question is not None  # noqa: S101 - asked only for one
-    title = shown(monitor.question.target.title, unicode=unicode)
+    title = shown(monitor.question.title, unicode=unicode)
     answers = (
         "y when its tasks have ended, ! now (they run again elsewhere), n no",
         "y when its tasks have ended, ! now, n no",

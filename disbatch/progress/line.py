@@ -39,13 +39,6 @@ def share(state: RunState) -> float | None:
     return min(1.0, state.ended / state.total)
 
 
-def left(state: RunState, pace: Pace) -> tuple[float, float] | None:
-    """Seconds until all tasks will have ended, at least and at most, if that can be said."""
-    if state.total is None or state.phase != run.WORKING:
-        return None
-    return pace.left(max(0, state.total - state.ended))
-
-
 def parts(state: RunState, pace: Pace) -> dict[str, Part]:
     """All figures, each under a name, in the order in which they stand in a line."""
     made = {}
@@ -55,14 +48,12 @@ def parts(state: RunState, pace: Pace) -> dict[str, Part]:
     if state.failed_now:
         made["failed"] = (f"{number(state.failed_now)} failed", BAD)
     made["running"] = (f"{number(state.active)} running", PLAIN)
-    if not (state.total_is_exact and state.total is not None):
-        made["waiting"] = ("more to come" if state.total is None else f"{_waiting(state)} waiting", FAINT)
-    else:
-        made["waiting"] = (f"{_waiting(state)} waiting", FAINT)
+    waiting = "more to come" if state.total is None else f"{number(state.yet_to_start)} waiting"
+    made["waiting"] = (waiting, FAINT)
     made["places"] = (f"{number(state.active)}/{number(state.cylinders)} places", FAINT)
     if pace.rate is not None:
         made["rate"] = (rate(pace.rate), PLAIN)
-    time_left = left(state, pace)
+    time_left = pace.left(state.tasks_left)
     if time_left is not None:
         made["left"] = (f"{span(*time_left)} left", PLAIN)
     elif state.phase == run.WORKING and not state.cylinders:
@@ -75,12 +66,6 @@ def _done(state: RunState) -> str:
         return f"{number(state.ended)} done"
     about = "" if state.total_is_exact else "~"
     return f"{number(state.ended)}/{about}{number(state.total)} done"
-
-
-def _waiting(state: RunState) -> str:
-    if state.total is None:
-        return number(state.waiting)
-    return number(max(0, state.total - state.ended - state.active - state.interrupted))
 
 
 def fitting(made: dict[str, Part], width: int) -> list[Part]:

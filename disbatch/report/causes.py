@@ -58,10 +58,14 @@ class Failure:
     @property
     def kind(self) -> str:
         """How it failed: one of the four words above."""
-        if self.pid == NO_PROCESS:
-            is_lost = self.return_code == LOST and self.err.startswith("disbatch: lost with its engine")
-            return LOST_WITH_ENGINE if is_lost else NOT_STARTED
-        return SIGNAL if self.return_code < 0 else EXIT
+        return kind_of(self.pid, self.return_code)
+
+
+def kind_of(pid: object, return_code: int) -> str:
+    """How a task failed that has left these in the status file."""
+    if pid == NO_PROCESS:
+        return LOST_WITH_ENGINE if return_code == LOST else NOT_STARTED
+    return SIGNAL if return_code < 0 else EXIT
 
 
 @record

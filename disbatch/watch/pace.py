@@ -48,9 +48,12 @@ class Pace:
         passed = now - since[0]
         return (ended - since[1]) / passed if passed > 0 else None
 
-    def left(self, tasks: int) -> tuple[float, float] | None:
-        """Seconds until so many more tasks will have ended, at least and at most; None if that cannot be said yet."""
-        if self._newest is None:
+    def left(self, tasks: int | None) -> tuple[float, float] | None:
+        """Seconds until so many more tasks will have ended, at least and at most; None if that cannot be said.
+
+        So it is where nobody knows how many (None), and where there are none.
+        """
+        if self._newest is None or not tasks:
             return None
         span = self._newest[0] - self._points[0][0]
         rates = [self._rate_over(span * fraction) for fraction in _FRACTIONS]

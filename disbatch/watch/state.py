@@ -18,8 +18,24 @@ if TYPE_CHECKING:
 WORKING, FINISHING, DRAINING, STOPPING, ENDED = "working", "finishing", "draining", "stopping", "ended"
 """Phases of a run."""
 
+PHASES = {
+    WORKING: "running",
+    FINISHING: "all tasks have ended, hosts are finishing",
+    DRAINING: "draining: what runs is to end, nothing more starts",
+    STOPPING: "being cut short",
+    ENDED: "ended",
+}
+"""What a run does in each of them, in words."""
+
 EXPECTED, RUNNING, LEAVING, GONE = "expected", "running", "stopping", "stopped"
 """What an engine may be."""
+
+CUT, LEFT = "cut off", "gone"
+_WORDS = {EXPECTED: "expected", RUNNING: "running", LEAVING: "leaving", GONE: LEFT}
+"""How people are told that."""
+
+_UNLIKE_A_STATE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What comes of reading something else as if it were one."""
 
 
 class StateError(DisbatchError):
@@ -47,6 +63,11 @@ class EngineState:
     failed: int
     came: float | None
     heard: float | None
+
+    @property
+    def in_words(self) -> str:
+        """What it is, as people are told."""
+        return CUT if self.cut and self.status != GONE else _WORDS.get(self.status, self.status)
 
 
 @record
@@ -106,6 +127,20 @@ class RunState:
         return self.finished + self.skipped
 
     @property
+    def tasks_left(self) -> int | None:
+        """How many tasks are still to end; None if nobody knows, or if they will not be run."""
+        if self.total is None or self.phase != WORKING:
+            return None
+        return max(0, self.total - self.ended - self.interrupted)
+
+    @property
+    def yet_to_start(self) -> int:
+        """How many tasks wait, those that are not read yet too, unless nobody knows how many they are."""
+        if self.total is None or self.list_ended:
+            return self.waiting
+        return max(0, self.total - self.ended - self.active - self.interrupted)
+
+    @property
     def failed_now(self) -> int:
         """Commands that failed in this run."""
         return self.failed - self.failed_earlier
@@ -136,7 +171,7 @@ def read_state(found: Mapping[str, Any]) -> RunState:
     """State that a driver has posted, out of its JSON; raises `StateError`."""
     try:
         return _run(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _UNLIKE_A_STATE as error:
         raise StateError("the state of the run is not of this version of disbatch") from error
 
 
@@ -157,7 +192,7 @@ def parse_running(text: bytes) -> tuple[tuple[RunningTask, ...], int]:
             for task in found["tasks"]
         )
         return tasks, int(found["more"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _UNLIKE_A_STATE as error:
         raise StateError("the list of what runs is not of this version of disbatch") from error
 
 

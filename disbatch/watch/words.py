@@ -1,4 +1,4 @@
-"""Figures of a run as people read them. Pure."""
+"""Figures of a run, and what becomes of orders, as people read them. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def number(value: float) -> str:
 
 
 def rate(per_second: float | None) -> str:
-    """Tasks in a second, or in a minute where those are few: `1,200/s`, `3.4/s`, `12/min`; `-` for None."""
+    """Tasks in a second, or in a minute where those are few: `1,200/s`, `3.4/s`, `12.0/min`; `-` for None."""
     if per_second is None:
         return "-"
     if per_second >= 10:  # noqa: PLR2004 - below, tenths are worth saying
@@ -53,3 +53,8 @@ def rate(per_second: float | None) -> str:
     if per_second >= 1 or per_second == 0:
         return f"{per_second:.1f}/s"
     return f"{per_second * _MINUTE:.1f}/min"
+
+
+def told(what: str, *, now: bool) -> str:
+    """That the driver has got the order to stop that, softly or `now`."""
+    return f"told {what} to {'end what runs there, which others run again' if now else 'finish what runs there'}"

@@ -11,8 +11,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from disbatch.report import wording
-from disbatch.report.causes import EXIT, LOST_WITH_ENGINE, NOT_STARTED, SIGNAL, printable
-from disbatch.tasks import LOST, NO_PROCESS, NO_REPEAT
+from disbatch.report.causes import kind_of, printable
+from disbatch.tasks import NO_REPEAT
 from disbatch.watch import state as states
 from disbatch.watch import words
 
@@ -31,14 +31,6 @@ MOST_TEXT = 300
 
 MOST_RUNNING = 200
 """Tasks that run which are shown, those that run for longest."""
-
-_PHASES = {
-    states.WORKING: "running",
-    states.FINISHING: "all tasks have ended; hosts are leaving",
-    states.DRAINING: "draining: what runs finishes, nothing more starts",
-    states.STOPPING: "stopping",
-    states.ENDED: "ended",
-}
 
 MOST_GROUPS = 50
 """Causes of failures that are shown, the biggest."""
@@ -59,14 +51,13 @@ def shown(text: str, most: int = MOST_TEXT) -> str:
 
 def run(state: RunState, pace: Pace, silent: float | None) -> dict[str, Any]:
     """The head of the page: how far the run is; it has not answered for `silent` seconds, None where it does."""
-    left = None if state.total is None else pace.left(state.total - state.ended)
-    ended = state.phase == states.ENDED
+    left = pace.left(state.tasks_left)
     return {
         "job": shown(state.job),
         "host": shown(state.host),
         "version": shown(state.version),
         "phase": shown(state.phase, 40),
-        "words": _PHASES.get(state.phase, shown(state.phase)),
+        "words": states.PHASES.get(state.phase, shown(state.phase)),
         "time": round(state.time, 1),
         "elapsed": words.duration(state.time - state.started),
         "done": state.ended,
@@ -74,17 +65,15 @@ def run(state: RunState, pace: Pace, silent: float | None) -> dict[str, Any]:
         "exact": state.total_is_exact,
         "failed": state.failed,
         "running": state.active,
-        "waiting": state.waiting,
-        "unread": None if state.total is None else max(0, state.total - state.ended - state.active - state.interrupted),
+        "waiting": state.yet_to_start,
         "skipped": state.skipped,
         "interrupted": state.interrupted,
         "lost": state.lost,
         "rerun": state.rerun,
-        "active": state.active,
         "places": state.cylinders,
         "busy": _percent(state.seconds_taken, state.seconds_offered),
         "rate": words.rate(pace.rate),
-        "left": None if left is None or ended or state.total == state.ended else words.span(*left),
+        "left": None if left is None else words.span(*left),
         "silent": None if silent is None else words.duration(silent),
     }
 
@@ -115,9 +104,7 @@ def hosts(state: RunState) -> dict[str, Any]:
                 "rank": engine.rank,
                 "node": shown(engine.node, 80),
                 "context": labels.get(engine.context_rank, ""),
-                "state": "cut off"
-                if engine.cut and engine.status != states.GONE
-                else _ENGINE_WORDS.get(engine.status) or shown(engine.status, 40),
+                "state": shown(engine.in_words, 40),
                 "gone": engine.status == states.GONE,
                 "active": engine.active,
                 "places": engine.cylinders,
@@ -129,9 +116,6 @@ def hosts(state: RunState) -> dict[str, Any]:
             for engine in state.engines
         ],
     }
-
-
-_ENGINE_WORDS = {states.EXPECTED: "expected", states.RUNNING: "running", states.LEAVING: "leaving", states.GONE: "gone"}
 
 
 def running(tasks: Sequence[RunningTask], more: int, state: RunState) -> dict[str, Any]:
@@ -214,9 +198,7 @@ def _ended_task(line: Mapping[str, Any]) -> dict[str, Any]:
 def _how(code: object, pid: object) -> str:
     if not isinstance(code, int) or code == 0:
         return "done" if code == 0 else shown(str(code), 40)
-    if pid == NO_PROCESS:
-        return wording.ended(LOST_WITH_ENGINE if code == LOST else NOT_STARTED, code)
-    return wording.ended(SIGNAL if code < 0 else EXIT, code)
+    return wording.ended(kind_of(pid, code), code)
 
 
 def _line(line: object, repeat: object) -> str:

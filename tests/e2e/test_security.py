@@ -149,6 +149,15 @@ def test_observers_and_operators_see_the_state_of_the_run(work: Workplace) -> No
     let_end(work, run)
 
 
+def test_who_asks_what_runs_on_a_host_that_no_run_could_have_is_told_that_nothing_does(work: Workplace) -> None:
+    run = begin(work)
+    for role in ("operator", "program"):
+        with client(work, role) as connected:
+            _, told = cast("tuple[bytes, bytes]", connected.view(messages.RUNNING_KEYS + b" " + b"9" * 5000, None))
+            assert json.loads(told)["tasks"] == []
+    let_end(work, run)
+
+
 def test_programs_have_the_keys_that_are_not_between_processes_of_the_run(work: Workplace) -> None:
     run = begin(work)
     with client(work, "program") as connected:

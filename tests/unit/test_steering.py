@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,61 +11,48 @@ from disbatch.kvsstcp.client import DisconnectedError
 from disbatch.kvsstcp.wire import ASTR, JSON
 from disbatch.options import ContextRoleOptions
 from disbatch.values import Address
+from disbatch.watch.state import GONE, LEAVING
+from tests.unit.watch.examples import context, engine, posted, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from typing_extensions import Self
+    from disbatch.watch.state import RunState
 
 ASKED = ContextRoleOptions(run="/data/run", kvs=Address("driver", 4711))
 
 
-def context(rank: int, label: str, *, active: bool = True) -> dict[str, Any]:
-    return {"rank": rank, "label": label, "active": active}
-
-
-def engine(rank: int, node: str, hostname: str = "", status: str = "running") -> dict[str, Any]:
-    return {"rank": rank, "node": node, "hostname": hostname or node, "status": status}
-
-
-STATE: dict[str, Any] = {
-    "contexts": {"0": context(0, "SSH0"), "1": context(1, "big ones"), "2": context(2, "over", active=False)},
-    "engines": {
-        "0": engine(0, "localhost", "here"),
-        "1": engine(1, "h1"),
-        "2": engine(2, "h2", status="stopped"),
-        "3": engine(3, "h1", status="stopping"),
-        "4": engine(4, "1"),
-    },
-}
+STATE = run(
+    engine(0, "localhost", host="here"),
+    engine(1),
+    engine(2, status=GONE),
+    engine(3, "h1", status=LEAVING),
+    engine(4, "1"),
+    contexts=(context(0), context(1, "big ones"), context(2, "over", gone=True)),
+)
 
 
 class Client:
     """Stands for a client of the run's store: shows these states, one after another, and notes what is put."""
 
-    def __init__(self, *states: dict[str, Any] | None) -> None:
+    def __init__(self, *states: RunState | None) -> None:
         self.states = list(states)
         self.put_so_far: list[tuple[bytes, messages.Message]] = []
         self.answered = 0
         self.closed = False
         self.failure: Exception | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self.answered == len(self.put_so_far), "what was put may not have arrived"
-
     def close(self) -> None:
+        assert self.answered == len(self.put_so_far), "what was put may not have arrived"
         self.closed = True
 
-    def view(self, key: bytes, *, encoding: object) -> tuple[bytes, bytes]:
+    def view(self, key: bytes, encoding: object, _timeout: float) -> tuple[bytes, bytes]:
         if self.failure is not None:
             raise self.failure
         assert (key, encoding) == (messages.STATE_KEY, None)
         self.answered = len(self.put_so_far)
         shown = self.states.pop(0) if len(self.states) > 1 else self.states[0]
-        return (ASTR, b"<Starting...>") if shown is None else (JSON, json.dumps(shown).encode())
+        return (ASTR, b"<Starting...>") if shown is None else (JSON, json.dumps(posted(shown)).encode())
 
     def put(self, key: bytes, value: bytes, tag: bytes) -> None:
         self.put_so_far.append((key, messages.decode(value, tag)))
@@ -93,7 +80,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
 
 
 def stop(client: Client, monkeypatch: pytest.MonkeyPatch, kind: str, name: str, *, now: bool = False) -> int:
-    monkeypatch.setattr(joining, "client", lambda _: client)
+    monkeypatch.setattr(joining, "client", lambda *_: client)
     asked = ContextRoleOptions(run=ASKED.run, kvs=ASKED.kvs, stop=(kind, name), now=now)
     return steering.stop(asked, kind, name)
 
@@ -122,7 +109,7 @@ def test_who_goes_by_a_name_and_has_not_gone(kind: str, name: str, found: list[t
 def test_names_that_there_are() -> None:
     assert steering.names(STATE, "context") == ["SSH0", "big ones"]
     assert steering.names(STATE, "engine") == ["localhost", "h1", "1"]
-    assert steering.names({}, "engine") == []
+    assert steering.names(None, "engine") == []
 
 
 @pytest.mark.parametrize(
@@ -141,13 +128,14 @@ def test_the_driver_is_told_to_stop_it(
 ) -> None:  # fmt: skip
     client = Client(STATE)
     assert stop(client, monkeypatch, kind, name, now=now) == 0
+    assert client.closed
     assert client.put_so_far == [(messages.orders_key("run"), message)]
     assert capsys.readouterr() == (told, "")
 
 
 @pytest.mark.usefixtures("time")
 def test_who_has_just_come_is_found_when_the_driver_has_posted_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = Client(None, {"contexts": {}, "engines": {}}, STATE)
+    client = Client(None, run(), STATE)
     assert stop(client, monkeypatch, "context", "SSH0") == 0
 
 

@@ -26,9 +26,9 @@ function number(value) {
 
 function duration(seconds) {
   const all = Math.max(0, Math.round(seconds));
-  const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
-  const index = Math.max(0, units.findIndex(([size]) => all >= size));
   if (all < 60) return `${all} s`;
+  const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const index = units.findIndex(([size]) => all >= size);
   const [size, unit] = units[index];
   const [smaller, name] = units[index + 1];
   const rest = Math.floor((all % size) / smaller);
@@ -58,18 +58,19 @@ function notice(text, bad) {
   setText(place, text || "");
 }
 
-// Tables: columns are {name, of, number, className, sort}; rows are kept by their key, so that focus stays where it is.
+// Tables: columns are {name, of, number, className, sort, bad}, or {name, button, shown, label, press}; rows are kept by
+// their key, so that focus stays where it is.
 
 class Table {
-  constructor(place, empty, columns, key, options = {}) {
+  constructor(place, empty, columns, key, rowClass) {
     this.place = $(place);
     this.empty = empty && $(empty);
     this.columns = columns;
     this.key = key;
-    this.rowClass = options.rowClass;
+    this.rowClass = rowClass;
     this.items = [];
     this.rows = new Map();
-    this.sorted = options.sorted || null;
+    this.sorted = null;
     this.falling = false;
     const table = element("table");
     const head = table.createTHead().insertRow();
@@ -81,7 +82,7 @@ class Table {
         button.type = "button";
         button.addEventListener("click", () => this.sortBy(index));
         cell.append(button);
-      } else if (column.unnamed) {
+      } else if (column.button) {
         cell.append(element("span", "unseen", column.name));
       } else {
         cell.textContent = column.name;
@@ -139,9 +140,8 @@ class Table {
       const cell = row.insertCell();
       cell.className = [column.number ? "number" : "", column.className || ""].join(" ").trim();
       if (column.button) {
-        const button = element("button");
+        const button = element("button", "", column.button);
         button.type = "button";
-        button.textContent = column.button;
         button.addEventListener("click", () => column.press(row.item));
         cell.append(button);
       }
@@ -223,10 +223,10 @@ const contexts = new Table("contexts-table", "contexts-none", [
   { name: "Assigned", of: (one) => number(one.assigned), number: true, sort: (one) => one.assigned },
   { name: "Limit", of: (one) => (one.limit ? number(one.limit) : "–"), number: true, sort: (one) => one.limit },
   {
-    name: "Stop", unnamed: true, button: "Stop…", shown: (one) => !one.gone, label: (one) => `Stop context ${one.label}`,
+    name: "Stop", button: "Stop…", shown: (one) => !one.gone, label: (one) => `Stop context ${one.label}`,
     press: (one) => askToStop("context", one.rank, `context ${one.label} with all of its engines`),
   },
-], (one) => one.rank, { rowClass: (one) => (one.gone ? "gone" : "") });
+], (one) => one.rank, (one) => (one.gone ? "gone" : ""));
 
 const engines = new Table("engines-table", "engines-none", [
   { name: "Host", of: (one) => one.node, sort: (one) => one.node },
@@ -242,11 +242,11 @@ const engines = new Table("engines-table", "engines-none", [
     sort: (one) => -(one.heard || 0),
   },
   {
-    name: "Stop", unnamed: true, button: "Stop…", shown: (one) => !one.gone,
+    name: "Stop", button: "Stop…", shown: (one) => !one.gone,
     label: (one) => `Stop the engine on ${one.node}`,
     press: (one) => askToStop("engine", one.rank, `the engine on ${one.node}`),
   },
-], (one) => one.rank, { rowClass: (one) => (one.gone ? "gone" : "") });
+], (one) => one.rank, (one) => (one.gone ? "gone" : ""));
 
 const found = new Table("find-table", null, [
   { name: "Task", of: (task) => task.task, number: true },
@@ -305,12 +305,12 @@ function showRun(run) {
   fact("Done", number(run.done));
   fact("Failed", number(run.failed), run.failed > 0);
   fact("Running", number(run.running));
-  fact("Waiting", run.unread === null ? number(run.waiting) : `${run.exact ? "" : "~"}${number(run.unread)}`);
+  fact("Waiting", `${run.exact || run.total === null ? "" : "~"}${number(run.waiting)}`);
   rate = run.rate;
   fact("Rate", rate);
   fact("Time left", run.left);
   fact("Elapsed", run.elapsed);
-  fact("Places in use", `${number(run.active)} of ${number(run.places)}`);
+  fact("Places in use", `${number(run.running)} of ${number(run.places)}`);
   fact("Busy so far", run.busy === null ? null : `${run.busy} %`);
   fact("Skipped", run.skipped ? number(run.skipped) : null);
   fact("Interrupted", run.interrupted ? number(run.interrupted) : null);

@@ -197,11 +197,18 @@ def test_how_many_tasks_there_are_is_estimated_until_the_list_has_been_read() ->
     run.ends(0, 0)
     made = state_of(run, unread=100.4)
     assert (made["waiting"], made["activeCylinders"], made["finished"], made["skipped"]) == (7, 2, 1, 0)
-    assert (made["total"], made["total_is_exact"]) == (110, False)
+    assert (made["total"], made["total_is_exact"]) == (111, False)
     assert state_of(run)["total"] is None
     run.reads()
     made = state_of(run, unread=100.4)
-    assert (made["total"], made["total_is_exact"]) == (10, True)
+    assert (made["total"], made["total_is_exact"]) == (11, True)
+
+
+def test_a_task_whose_report_is_still_to_come_is_one_of_all() -> None:
+    run = play(task(0), task(1), cylinders=[2])
+    run.happens(messages.CylindersFreed(0, (1,)))
+    made = state_of(run)
+    assert (made["activeCylinders"], made["waiting"], made["total"]) == (1, 0, 2)
 
 
 def test_what_waits_at_an_engine_waits() -> None:

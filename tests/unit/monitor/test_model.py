@@ -16,18 +16,15 @@ from disbatch.monitor.model import (
     Listed,
     Monitor,
     Over,
-    Question,
     Quit,
     Row,
     Seen,
     Stop,
     layout,
     rows_of,
-    tasks_left,
-    told,
 )
 from disbatch.records import replace
-from disbatch.watch.state import DRAINING, ENDED, EXPECTED, GONE, LEAVING, RUNNING
+from disbatch.watch.state import ENDED, EXPECTED, GONE, LEAVING, RUNNING
 from tests.unit.monitor.examples import shown
 from tests.unit.watch.examples import BEGAN, context, engine, large, run, states, task, tasks
 
@@ -136,14 +133,6 @@ def test_the_time_that_is_left_follows_from_the_rate() -> None:
     assert (before, monitor.rate) == (None, 2.0)
     assert monitor.left is not None
     assert monitor.left[0] <= 50 <= monitor.left[1]
-
-
-def test_tasks_that_are_left() -> None:
-    assert tasks_left(None) is None
-    assert tasks_left(run(total=None)) is None
-    assert tasks_left(run(total=100, finished=20, skipped=10, interrupted=1)) == 69
-    assert tasks_left(run(total=100, finished=120)) == 0
-    assert tasks_left(run(total=100, phase=DRAINING)) is None, "those that wait are not run"
 
 
 def test_a_driver_that_does_not_answer_is_noticed() -> None:
@@ -433,7 +422,7 @@ def test_what_is_under_the_cursor_is_stopped_after_a_question(
 ) -> None:
     monitor = shown(TWO)
     assert press(monitor, *moves, key) is None
-    assert monitor.question == Question(next(row for row in monitor.rows if row.title == title))
+    assert monitor.question == next(row for row in monitor.rows if row.title == title)
     assert press(monitor, "z", model.DOWN, "d", answer) == Stop(order(int(title.split()[1][-1]), now), title)
     monitor.heard(Answered("told it"))
     assert monitor.message == "told it"
@@ -479,15 +468,6 @@ def test_there_may_be_nothing_to_stop() -> None:
     monitor = shown(run(engine(0, "stray", 7), contexts=()))
     press(monitor, "C")
     assert monitor.message == "its context is not known"
-
-
-def test_words_for_an_order_that_was_given() -> None:
-    assert told(Stop(messages.StopEngine(3, now=False), "engine 3 on h")) == (
-        "told engine 3 on h to finish what runs there"
-    )
-    assert told(Stop(messages.StopContext(1, now=True), "context A")) == (
-        "told context A to end what runs there, which others run again"
-    )
 
 
 # Whatever happens.

@@ -11,7 +11,7 @@ from disbatch import messages
 from disbatch.errors import DriverUnreachableError
 from disbatch.monitor import poller
 from disbatch.monitor.model import Answered, Event, Failed, Listed, Over, Seen, Stop
-from disbatch.monitor.poller import LONGEST_PAUSE, PERIOD, Poller
+from disbatch.monitor.poller import LONGEST_PAUSE, MOST_UNHEARD, PERIOD, Poller
 from disbatch.records import replace
 from disbatch.watch.state import ENDED, RunningTask, RunState, StateError
 from tests.unit.watch.examples import engine, run, task
@@ -179,6 +179,14 @@ def test_a_state_that_nobody_understands_is_said_so(bench: Bench) -> None:
     bench.driver.failure = StateError("the state of the run is no JSON")
     assert not bench.poller.ask()
     assert bench.heard() == [Failed("the state of the run is no JSON")]
+
+
+def test_where_nobody_hears_what_is_said_nothing_piles_up(bench: Bench) -> None:
+    for _ in range(3 * MOST_UNHEARD):
+        assert not bench.poller.ask()
+    assert bench.heard() == [Seen(STATE)] * MOST_UNHEARD
+    bench.poller.ask()
+    assert bench.heard() == [Seen(STATE)]
 
 
 def test_a_driver_that_is_slow_is_asked_less_often(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def plain(text: str) -> str:
 
 def test_a_line_has_a_bar_figures_and_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     line = drawn(monkeypatch, 100)
-    assert plain(line).endswith("25/100 done  1 failed  3 running  72 waiting  3/4 places")
+    assert plain(line).endswith("25/100 done  1 failed  3 running  70 waiting  3/4 places")
     assert plain(line).startswith("\u2501" * 5)
     assert "\x1b[1;31m1 failed" in line
 

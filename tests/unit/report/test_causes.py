@@ -70,6 +70,10 @@ def starred(line: str, *, torn: bool = False) -> str:
         (failure(return_code=-9), SIGNAL),
         (failure("disbatch: lost with its engine 3 times\n", -9, pid=-1), LOST_WITH_ENGINE),
         (failure("disbatch: lost with its engine, not run again (--no-requeue)\n", -9, pid=-1), LOST_WITH_ENGINE),
+        (
+            failure("disbatch: the process of place 1 on h has gone, and this task with it\n", -9, pid=-1),
+            LOST_WITH_ENGINE,
+        ),
         (failure("disbatch: lost with its engine 3 times\n", -9), SIGNAL),
         (failure("disbatch: cannot start: Argument list too long\n", 7, pid=-1), NOT_STARTED),
     ],

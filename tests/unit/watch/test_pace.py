@@ -37,6 +37,11 @@ def test_a_pace_that_changes_makes_the_future_less_sure() -> None:
     assert left[1] > 3 * left[0]
 
 
+def test_what_nobody_can_count_or_what_there_is_nothing_of_takes_no_time() -> None:
+    pace = paced((0.0, 5), (100.0, 50))
+    assert (pace.left(None), pace.left(0)) == (None, None)
+
+
 def test_when_nothing_ends_nobody_knows() -> None:
     assert paced((0.0, 5), (100.0, 5)).left(10) is None
     assert paced((0.0, 5), (100.0, 5)).rate == 0

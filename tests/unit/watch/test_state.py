@@ -5,11 +5,11 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from disbatch.records import replace
-from disbatch.watch.state import GONE, WORKING, RunningTask, RunState, StateError, parse_running, parse_state
+from disbatch.watch.state import DRAINING, GONE, WORKING, RunningTask, RunState, StateError, parse_running, parse_state
 from tests.unit.driver.play import play, task
 from tests.unit.driver.test_snapshot import running_of, state_of
 from tests.unit.watch.examples import BEGAN, context, engine, posted, run
@@ -49,7 +49,9 @@ def test_a_state_in_which_something_is_missing_is_of_another_version(key: str) -
         parse_state(json.dumps(found).encode())
 
 
-@pytest.mark.parametrize("text", [b"", b"<Starting...>", b"[]", b"3", b"\xff", b"{}", b'{"engines": 3}'])
+@pytest.mark.parametrize(
+    "text", [b"", b"<Starting...>", b"[]", b"3", b"\xff", b"{}", b'{"engines": 3}', b'{"tasks": [], "more": Infinity}']
+)
 def test_anything_else_is_no_state(text: bytes) -> None:
     with pytest.raises(StateError):
         parse_state(text)
@@ -65,6 +67,7 @@ anything = st.recursive(
 
 
 @given(st.sampled_from([*posted(RUN)]), anything)
+@example("finished", float("inf"))
 def test_a_hostile_state_is_refused_or_read(key: str, value: Any) -> None:  # noqa: ANN401 - of any kind
     with contextlib.suppress(StateError):
         parse_state(json.dumps(posted(RUN) | {key: value}).encode())
@@ -72,6 +75,19 @@ def test_a_hostile_state_is_refused_or_read(key: str, value: Any) -> None:  # no
 
 def test_a_total_that_nobody_knows_is_none() -> None:
     assert read(replace(RUN, total=None)).total is None
+
+
+def test_tasks_that_are_left() -> None:
+    assert run(total=None).tasks_left is None
+    assert run(total=100, finished=20, skipped=10, interrupted=1).tasks_left == 69
+    assert run(total=100, finished=120).tasks_left == 0
+    assert run(total=100, phase=DRAINING).tasks_left is None, "those that wait are not run"
+
+
+def test_tasks_that_wait_are_all_of_them_where_their_number_is_known() -> None:
+    assert RUN.yet_to_start == replace(RUN, total=None, list_ended=False).yet_to_start == 70
+    assert run(list_ended=False, total=100, finished=20, skipped=10, interrupted=1).yet_to_start == 69
+    assert run(list_ended=False, total=5, finished=20).yet_to_start == 0
 
 
 def test_engines_and_contexts_that_have_gone() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from disbatch.watch.words import duration, number, rate, span
+from disbatch.watch.words import duration, number, rate, span, told
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,8 @@ def test_a_rate_is_of_a_size_that_people_can_imagine(per_second: float | None, w
 
 def test_thousands_stand_apart() -> None:
     assert number(1234567) == "1,234,567"
+
+
+def test_words_for_an_order_that_was_given() -> None:
+    assert told("engine 3 on h", now=False) == "told engine 3 on h to finish what runs there"
+    assert told("context A", now=True) == "told context A to end what runs there, which others run again"

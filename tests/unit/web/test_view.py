@@ -35,8 +35,8 @@ def test_the_head_of_the_page_tells_how_far_the_run_is() -> None:
     told = view.run(STATE, steady_pace(2.0), None)
     assert told["job"] == STATE.job
     assert (told["done"], told["total"], told["exact"]) == (40, 200, True)
-    assert (told["failed"], told["running"], told["unread"], told["skipped"]) == (4, 7, 153, 10)
-    assert (told["active"], told["places"], told["busy"]) == (7, 8, 75)
+    assert (told["failed"], told["running"], told["waiting"], told["skipped"]) == (4, 7, 3, 10)
+    assert (told["places"], told["busy"]) == (8, 75)
     assert (told["words"], told["rate"], told["elapsed"]) == ("running", "2.0/s", "1 min 40 s")
     assert told["left"] == "72 to 88 s"
     assert told["silent"] is None
@@ -44,13 +44,14 @@ def test_the_head_of_the_page_tells_how_far_the_run_is() -> None:
 
 def test_what_nobody_knows_is_not_made_up() -> None:
     told = view.run(replace(STATE, total=None, seconds_offered=0.0), Pace(), 75.0)
-    assert (told["total"], told["unread"], told["left"], told["busy"], told["rate"]) == (None, None, None, None, "-")
+    assert (told["total"], told["waiting"], told["left"], told["busy"], told["rate"]) == (None, 3, None, None, "-")
     assert told["silent"] == "1 min 15 s"
 
 
-def test_when_all_is_done_no_time_is_left() -> None:
+def test_when_all_is_done_that_is_to_run_no_time_is_left() -> None:
     assert view.run(replace(STATE, total=40), steady_pace(1.0), None)["left"] is None
-    assert view.run(replace(STATE, phase="ended"), steady_pace(1.0), None)["left"] is None
+    for phase in ("draining", "ended"):
+        assert view.run(replace(STATE, phase=phase), steady_pace(1.0), None)["left"] is None
 
 
 @pytest.mark.parametrize("phase", ["working", "finishing", "draining", "stopping", "ended", "of another version"])
