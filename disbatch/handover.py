@@ -7,13 +7,9 @@ show what is in it. That the socket is closed without word of an end says that t
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 from disbatch.records import fields, record
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 MOST_RERUN = 10_000
 """Characters of a command that is handed over: the line has to go through the socket at once, before anybody reads."""
@@ -29,7 +25,7 @@ class Handover:
     """
 
     token: str
-    names: tuple[str, ...]
+    names: list[str]
     everywhere: bool
     secret: str
     rerun: str
@@ -37,17 +33,15 @@ class Handover:
 
 @record
 class RunEnd:
-    """How a run has ended: `complete` if it went to its end, `words` as its user was told, and counts of tasks."""
+    """How a run has ended: `complete` if it went to its end, `words` as its user was told.
+
+    `counts` are those of `driver.controller.Counts`, by their names.
+    """
 
     exit_status: int
     complete: bool
     words: str
-    finished: int
-    failed: int
-    skipped: int
-    interrupted: int
-    lost: int
-    rerun: int
+    counts: dict[str, int]
 
 
 def line(told: Handover | RunEnd) -> bytes:
@@ -55,25 +49,12 @@ def line(told: Handover | RunEnd) -> bytes:
     return json.dumps(vars(told)).encode() + b"\n"
 
 
-def parse_handover(text: bytes) -> Handover:
-    """What `line` was made of; raises ValueError."""
-    return _parsed(text, lambda found: Handover(**{**found, "names": tuple(found["names"])}))
-
-
-def parse_end(text: bytes) -> RunEnd:
-    """What `line` was made of; raises ValueError."""
-    return _parsed(text, lambda found: RunEnd(**found))
-
-
 Told = TypeVar("Told", Handover, RunEnd)
 
 
-def _parsed(text: bytes, made_of: Callable[[dict[str, Any]], Told]) -> Told:
+def parse(kind: type[Told], text: bytes) -> Told:
+    """What `line` was made of, which was of that kind; raises ValueError."""
     found = json.loads(text)
-    try:
-        told = made_of(found)
-        if set(fields(told)) != set(found):
-            raise ValueError("other fields")
-    except (TypeError, KeyError) as error:
-        raise ValueError("no line of a driver of this version") from error
-    return told
+    if not isinstance(found, dict) or set(found) != set(fields(kind)):
+        raise ValueError("no line of a driver of this version")
+    return kind(**found)

@@ -114,7 +114,7 @@ def _events() -> bytes:
         "hosts": view.hosts(STATE),
         "running": view.running(_RUNNING, 80, STATE),
         "history": view.history(history.moments, 0.0),
-        "failures": view.failures(digest.groups(), digest.failed, 0, command, behind=False),
+        "failures": view.failures(digest, command, behind=False),
     }
     return b"".join(view.event(name, told) for name, told in parts.items())
 

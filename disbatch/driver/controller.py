@@ -476,7 +476,7 @@ class Controller:
         self.counts.lost += len(begun)
         if not self._settings.requeue:
             for task in tasks:
-                self._record_lost(task, engine, "disbatch: lost with its engine, not run again (--no-requeue)")
+                self._record_lost(task, engine, _NOT_RUN_AGAIN)
             return []
         if engine.on_purpose:
             begun.clear()
@@ -593,8 +593,11 @@ class Controller:
         self.phase = RunPhase.ENDED
         if not self._settings.requeue:  # what was not heard of again may have begun
             for task, engine, _ in self._outstanding.values():
-                self._record_lost(task, engine, "disbatch: lost with its engine, not run again (--no-requeue)")
+                self._record_lost(task, engine, _NOT_RUN_AGAIN)
         self._do(events.EndRun(self.exit_status, complete=complete))
+
+
+_NOT_RUN_AGAIN = "disbatch: lost with its engine, not run again (--no-requeue)"
 
 
 def _next_attempt(task: Task) -> Task:

@@ -99,7 +99,6 @@ class DriverLoop:
         self._inbox: deque[events.Event] = deque()
         self._correspondence: Correspondence | None = None
         self._context_process: Launched | None = None
-        self._host = os.uname().nodename
         self._pid = os.getpid()
         self._end: events.EndRun | None = None
         self._former_limit = descriptors.make_room(descriptors.MANY)  # a connection for each engine
@@ -333,7 +332,7 @@ class DriverLoop:
         if isinstance(command, events.RecordPerEngineTask):
             return statusfile.per_engine_line(command.task, command.node, command.outcome)
         if isinstance(command, events.RecordBarrier):
-            return statusfile.barrier_line(command.barrier, self._host, self._pid, command.start, command.end)
+            return statusfile.barrier_line(command.barrier, self._run.host, self._pid, command.start, command.end)
         return None
 
     def _do(self, command: events.Command) -> None:

@@ -36,8 +36,6 @@ NICENESS = 10
 
 _TOKEN_BYTES = 32
 
-_LOOPBACK = ("127.", "::1")
-
 
 def new_token() -> str:
     """Return a token of 256 random bits."""
@@ -51,13 +49,13 @@ def url(at: Address, token: str) -> str:
 
 def is_open_to_others(host: str) -> bool:
     """Whether a page that is bound to this host can be reached from other machines, as far as its name tells."""
-    return host != "localhost" and not host.startswith(_LOOPBACK)
+    return host not in ("localhost", "::1") and not host.startswith("127.")
 
 
-def names_of(bound: Address, public: Address) -> tuple[tuple[str, ...], bool]:
+def names_of(bound: Address, public: Address) -> tuple[list[str], bool]:
     """Names by which visitors may come to a page, and whether it is at every address of this machine."""
     names = {bound.host, public.host, os.uname().nodename} - {*EVERY_ADDRESS}
-    return tuple(sorted(names)), bound.host in EVERY_ADDRESS
+    return sorted(names), bound.host in EVERY_ADDRESS
 
 
 class WebPage:
@@ -135,12 +133,7 @@ class WebPage:
                 exit_status=exit_status,
                 complete=complete,
                 words=counts.in_words,
-                finished=counts.finished,
-                failed=counts.failed,
-                skipped=counts.skipped,
-                interrupted=counts.interrupted,
-                lost=counts.lost,
-                rerun=counts.rerun,
+                counts=vars(counts),
             )
             with suppress(OSError):  # it has ended, or hangs
                 self._channel.send(handover.line(ended))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from disbatch import messages
 from disbatch.records import record
-from disbatch.watch.pace import Pace
+from disbatch.watch.pace import SHORT, Pace
 from disbatch.watch.state import CUT, ENDED, EXPECTED, GONE, LEFT
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 SILENCE = 4.0
 """Seconds without an answer of the driver, which is asked once a second, from which on that is said."""
-
-RATES_OVER = 15.0
-"""Seconds over which the rate of an engine is taken."""
 
 STATES = (CUT, "expected", "leaving", "running", LEFT)
 """What an engine or a context may be called, in the order in which they ask for attention."""
@@ -251,7 +248,7 @@ class Monitor:
         self.state = state
         self._pace.note(self.clock, state.finished)
         self._counts.append((self.clock, {engine.rank: engine.finished for engine in state.engines}))
-        while len(self._counts) > 2 and self.clock - self._counts[1][0] >= RATES_OVER:  # noqa: PLR2004 - one difference
+        while len(self._counts) > 2 and self.clock - self._counts[1][0] >= SHORT:  # noqa: PLR2004 - one difference
             self._counts.popleft()
         self._all = _grouped(state, self._rates(state.engines))
         if self.looking_at is not None:
@@ -300,7 +297,7 @@ class Monitor:
     @property
     def left(self) -> tuple[float, float] | None:
         """Seconds that the run may still take, at least and at most; None if that cannot be said."""
-        return None if self.is_over else self._pace.left(tasks_left(self.state))
+        return None if self.is_over or self.state is None else self._pace.left(self.state.tasks_left)
 
     # What is shown.
 
@@ -491,11 +488,6 @@ _MOVES_BY: dict[str, Callable[[int, int, int], int]] = {
 
 FACTS = ("state", "host", "context", "process", "places", "tasks", "failed", "rate", "heard", "runs")
 """What the details of an engine or a context begin with, a line each."""
-
-
-def tasks_left(state: RunState | None) -> int | None:
-    """How many tasks are still to end; None if nobody knows, or if they will not be run."""
-    return None if state is None else state.tasks_left
 
 
 def rows_of(state: RunState, rates: Mapping[int, float] | None = None) -> list[Row]:

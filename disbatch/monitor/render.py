@@ -185,7 +185,7 @@ def _counts(state: RunState) -> Line:
         (_GAP, PLAIN),
         (failed, BAD if state.failed else PLAIN),
         (f"{_GAP}running {words.number(state.active)}", PLAIN),
-        (f"{_GAP}waiting {words.number(state.waiting)}", PLAIN),
+        (f"{_GAP}waiting {words.number(state.yet_to_start)}", PLAIN),
     ]
     for count, what in ((state.skipped, "earlier"), (state.interrupted, "interrupted"), (state.lost, "lost")):
         if count:

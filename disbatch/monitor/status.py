@@ -10,7 +10,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from disbatch.monitor import render
-from disbatch.monitor.model import rows_of, tasks_left
+from disbatch.monitor.model import rows_of
 from disbatch.records import astuple, fields
 from disbatch.watch.pace import Pace
 
@@ -32,8 +32,7 @@ def pace(state: RunState, now: float) -> tuple[float | None, tuple[float, float]
     average = Pace()
     average.note(state.started, 0)
     average.note(max(now, state.time), state.finished)
-    tasks = tasks_left(state)
-    return average.rate, average.left(tasks) if tasks else None
+    return average.rate, average.left(state.tasks_left)
 
 
 def text(state: RunState | None, now: float, *, unicode: bool = True) -> str:

@@ -124,7 +124,7 @@ class Screen:
         if self._state is None:
             return None
         state = read_state(self._state)
-        self._pace.note(time.monotonic(), state.ended)
+        self._pace.note(time.monotonic(), state.finished)
         return state
 
     def _show(self, writer: Writer) -> None:

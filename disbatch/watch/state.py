@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 WORKING, FINISHING, DRAINING, STOPPING, ENDED = "working", "finishing", "draining", "stopping", "ended"
 """Phases of a run."""
 
+DESERTED = "deserted"
+"""What those make of its last state who find that its driver is gone without a word."""
+
 PHASES = {
     WORKING: "running",
     FINISHING: "all tasks have ended, hosts are finishing",
     DRAINING: "draining: what runs is to end, nothing more starts",
     STOPPING: "being cut short",
     ENDED: "ended",
+    DESERTED: "its driver is gone",
 }
 """What a run does in each of them, in words."""
 

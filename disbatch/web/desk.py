@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from disbatch import messages
 from disbatch.errors import DisbatchError
 from disbatch.watch import state as states
+from disbatch.watch.words import told
 from disbatch.web import view
 from disbatch.web.search import search
 from disbatch.web.tail import Tail
@@ -90,5 +91,4 @@ class Desk:
         if rank not in there:
             raise DisbatchError(f"this {kind} is gone already")
         self._order(messages.StopEngine(rank, now) if kind == "engine" else messages.StopContext(rank, now))
-        what = view.shown(there[rank], 100)
-        return f"told {what} to {'end what runs there, which others run again' if now else 'finish what runs there'}"
+        return told(view.shown(there[rank], 100), now=now)

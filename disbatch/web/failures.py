@@ -16,7 +16,6 @@ from disbatch.report.failures import failure_in
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from disbatch.report.causes import Group
     from disbatch.web.tail import Tail
 
 PATIENCE = 0.2
@@ -31,13 +30,14 @@ class Failures:
     def __init__(self, tail: Tail, clock: Callable[[], float]) -> None:
         self._tail = tail
         self._clock = clock
-        self._digest = Digest()
+        self.digest = Digest()
+        """Of all that was read so far."""
         self.is_behind = False
         """Whether there is more to be read at once."""
 
     def read(self) -> bool:
         """Read on; whether there is anything new to tell."""
-        before = self._digest.failed, self.is_behind
+        before = self.digest.failed, self.is_behind
         deadline = self._clock() + PATIENCE
         self.is_behind = True
         while self.is_behind and self._clock() < deadline:
@@ -47,24 +47,5 @@ class Failures:
                 with suppress(StatusFileError):  # a damaged line is for those to complain about who resume from it
                     failure = failure_in(match[0])
                     if failure is not None:
-                        self._digest.add(failure)
-        return (self._digest.failed, self.is_behind) != before
-
-    def ran_on(self, node: str) -> None:
-        """Take note of a host on which a task has run, be it without failing."""
-        self._digest.ran_on(node)
-
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """Their causes, the biggest first."""
-        return self._digest.groups()
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return self._digest.failed
-
-    @property
-    def others(self) -> int:
-        """How many of them are in no group."""
-        return self._digest.others
+                        self.digest.add(failure)
+        return (self.digest.failed, self.is_behind) != before

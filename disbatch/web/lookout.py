@@ -85,7 +85,7 @@ class Lookout:
         for engine in state.engines:
             if engine.finished and engine.node not in self._known_nodes:
                 self._known_nodes.add(engine.node)
-                self._failures.ran_on(engine.node)
+                self._failures.digest.ran_on(engine.node)
         parts["run"] = view.event("run", view.run(state, self._pace, None))
         parts["hosts"] = view.event("hosts", view.hosts(state))
         if closely:
@@ -96,8 +96,7 @@ class Lookout:
 
     def _told_of_failures(self) -> bytes:
         failures = self._failures
-        told = view.failures(failures.groups, failures.count, failures.others, self._rerun, behind=failures.is_behind)
-        return view.event("failures", told)
+        return view.event("failures", view.failures(failures.digest, self._rerun, behind=failures.is_behind))
 
     def last(self, end: RunEnd | None) -> Mapping[str, bytes]:
         """What there is to tell when the run has ended, or its driver is gone."""
@@ -108,19 +107,14 @@ class Lookout:
             pass
         parts = {"failures": self._told_of_failures()}
         if self.state is not None:
-            state = replace(self.state, active=0)
+            state = replace(self.state, active=0, phase=states.DESERTED)
             if end is not None:
                 state = replace(
                     state,
                     phase=states.ENDED,
                     waiting=0,
                     exit_status=end.exit_status,
-                    finished=end.finished,
-                    failed=end.failed,
-                    skipped=end.skipped,
-                    interrupted=end.interrupted,
-                    lost=end.lost,
-                    rerun=end.rerun,
+                    **end.counts,
                     engines=tuple(replace(engine, active=0, status=states.GONE) for engine in state.engines),
                     contexts=tuple(replace(context, gone=True) for context in state.contexts),
                 )

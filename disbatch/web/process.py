@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from disbatch import handover, options
 from disbatch.errors import DisbatchError, ExitStatus
+from disbatch.handover import Handover, RunEnd
 from disbatch.joining import open_log
 from disbatch.runfiles import RunFiles
 from disbatch.watch.observer import Observer
@@ -29,7 +30,6 @@ from disbatch.web.tail import Tail
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from disbatch.handover import Handover, RunEnd
     from disbatch.log import Log
     from disbatch.messages import StopContext, StopEngine
     from disbatch.options import PageRoleOptions
@@ -118,7 +118,7 @@ def _take_over(channel: socket.socket) -> tuple[Handover, socket.socket]:
             raise DisbatchError("the driver is gone")
         text += piece
         descriptors += came
-    return handover.parse_handover(text), socket.socket(fileno=descriptors[0])
+    return handover.parse(Handover, text), socket.socket(fileno=descriptors[0])
 
 
 async def _serve(
@@ -193,7 +193,7 @@ async def _word_of_the_end(channel: socket.socket) -> RunEnd | None:
     try:
         while piece := await asyncio.get_running_loop().sock_recv(channel, _MOST_HANDED_OVER):
             text += piece
-        return handover.parse_end(text)
+        return handover.parse(RunEnd, text)
     except (OSError, ValueError):
         return None
 

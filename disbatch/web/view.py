@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from disbatch.handover import RunEnd
-    from disbatch.report.causes import Group
+    from disbatch.report.causes import Digest, Group
     from disbatch.watch.pace import Pace
     from disbatch.watch.state import RunningTask, RunState
     from disbatch.web.history import Moment
@@ -56,7 +56,6 @@ def run(state: RunState, pace: Pace, silent: float | None) -> dict[str, Any]:
         "job": shown(state.job),
         "host": shown(state.host),
         "version": shown(state.version),
-        "phase": shown(state.phase, 40),
         "words": states.PHASES.get(state.phase, shown(state.phase)),
         "time": round(state.time, 1),
         "elapsed": words.duration(state.time - state.started),
@@ -159,7 +158,10 @@ def ended(end: RunEnd | None) -> dict[str, Any]:
     if end is None:
         return {"well": False, "words": "The driver of the run is gone, and has not said how the run ended."}
     how = "The run has ended" if end.complete else "The run has been cut short"
-    return {"well": end.complete and not end.failed, "words": f"{how}: {end.words}; exit status {end.exit_status}."}
+    return {
+        "well": end.complete and not end.counts["failed"],
+        "words": f"{how}: {end.words}; exit status {end.exit_status}.",
+    }
 
 
 def found(result: Found, still_running: Sequence[Mapping[str, Any]], unlisted: int) -> dict[str, Any]:
@@ -205,12 +207,13 @@ def _line(line: object, repeat: object) -> str:
     return f"{line}" if repeat == NO_REPEAT else f"{line}, repeat {repeat}"
 
 
-def failures(groups: Sequence[Group], count: int, others: int, rerun: str, *, behind: bool) -> dict[str, Any]:
+def failures(digest: Digest, rerun: str, *, behind: bool) -> dict[str, Any]:
     """What failed, by cause; `behind` where more of the status file is still to be read."""
+    groups = digest.groups()
     return {
-        "count": count,
+        "count": digest.failed,
         "groups": [_group(group) for group in groups[:MOST_GROUPS]],
-        "others": others + sum(group.count for group in groups[MOST_GROUPS:]),
+        "others": digest.others + sum(group.count for group in groups[MOST_GROUPS:]),
         "rerun": rerun,
         "behind": behind,
     }

@@ -164,7 +164,7 @@ def test_the_page_is_told_how_it_goes_and_how_it_has_ended(work: Workplace) -> N
     ended = listener.until("ended")
     assert ended["words"] == "The run has ended: 4 tasks finished, 2 failed; exit status 0."
     assert listener.next() is None
-    assert (listener.known["run"]["done"], listener.known["run"]["phase"]) == (4, "ended")
+    assert (listener.known["run"]["done"], listener.known["run"]["words"]) == (4, "ended")
     assert run.end()[0] == 0
 
 

@@ -149,6 +149,7 @@ def test_texts_of_tasks_are_texts(watch: Watch) -> None:
 def test_a_task_is_found_by_its_id_and_by_a_text(watch: Watch) -> None:
     watched = watch("echo first", "echo second; exit 4", GATE)
     wait_for_fact(watched, "Done", "2")
+    watched.page.locator("#running-table tbody tr").wait_for()
     watched.page.get_by_role("searchbox").fill("second")
     watched.page.get_by_role("button", name="Find").click()
     watched.sees("#find-status", "1 found")

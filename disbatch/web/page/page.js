@@ -315,6 +315,7 @@ function showRun(run) {
   fact("Skipped", run.skipped ? number(run.skipped) : null);
   fact("Interrupted", run.interrupted ? number(run.interrupted) : null);
   fact("Lost with engines", run.lost ? number(run.lost) : null, true);
+  fact("Run again", run.rerun ? number(run.rerun) : null);
   if (phase !== null && phase !== run.words && !ended) announce(`The run is now ${run.words}`);
   phase = run.words;
   if (!ended) notice(run.silent ? `The driver of the run has not answered for ${run.silent}` : "", true);
@@ -335,7 +336,7 @@ let kinds = 0;
 
 function showFailures(told) {
   $("failures-none").hidden = told.count > 0;
-  setText($("failures-none"), told.behind ? "Reading what earlier runs have recorded…" : "Nothing so far.");
+  setText($("failures-none"), told.behind ? "Reading what has been recorded…" : "Nothing so far.");
   const list = $("failures");
   told.groups.forEach((group, index) => {
     let item = list.children[index];
@@ -356,8 +357,11 @@ function showFailures(told) {
     setText(example.lastChild, group.command);
   });
   while (list.children.length > told.groups.length) list.lastChild.remove();
-  $("failures-more").hidden = !told.others;
-  setText($("failures-more"), `and ${number(told.others)} more of other kinds`);
+  const more = [];
+  if (told.others) more.push(`and ${number(told.others)} more of other kinds`);
+  if (told.count && told.behind) more.push("not all that has been recorded is read yet");
+  $("failures-more").hidden = more.length === 0;
+  setText($("failures-more"), more.join("; "));
   $("rerun").hidden = told.count === 0 || !told.rerun;
   setText($("rerun-command"), told.rerun);
   if (told.groups.length > kinds) {

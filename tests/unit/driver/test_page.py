@@ -16,7 +16,7 @@ from disbatch.driver.controller import Counts
 from disbatch.driver.page import NICENESS, WebPage, is_open_to_others, names_of, new_token, url
 from disbatch.errors import DisbatchError
 from disbatch.eventloop import EventLoop
-from disbatch.handover import Handover
+from disbatch.handover import Handover, RunEnd
 from disbatch.runfiles import RunFiles
 from disbatch.values import Address
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 20.0
 
-KNOWN = Handover("token", ("h1",), everywhere=False, secret="of operators", rerun="disbatch -R")
+KNOWN = Handover("token", ["h1"], everywhere=False, secret="of operators", rerun="disbatch -R")
 
 READ_ALL = """
 import os, socket, sys
@@ -82,7 +82,7 @@ def test_the_page_is_handed_its_socket_and_what_nobody_else_is_to_know(bench: Be
     port, priority, text = bench.text("said.read").split(b" ", 2)
     assert int(port) == bench.port
     assert int(priority) == os.getpriority(os.PRIO_PROCESS, 0) + NICENESS
-    assert handover.parse_handover(text) == KNOWN
+    assert handover.parse(Handover, text) == KNOWN
 
 
 def test_nothing_starts_before_the_run_goes_on(bench: Bench) -> None:
@@ -115,9 +115,9 @@ def test_it_hears_how_the_run_has_ended(bench: Bench) -> None:
     shown = bench.page(READ_ALL)
     bench.text("said.read")
     shown.end(3, Counts(finished=7, failed=2, skipped=1, rerun=4), complete=False)
-    end = handover.parse_end(bench.text("said.last"))
+    end = handover.parse(RunEnd, bench.text("said.last"))
     assert (end.exit_status, end.complete, end.words) == (3, False, "7 tasks finished, 2 failed, 1 skipped")
-    assert (end.finished, end.failed, end.skipped, end.interrupted, end.lost, end.rerun) == (7, 2, 1, 0, 0, 4)
+    assert end.counts == vars(Counts(finished=7, failed=2, skipped=1, rerun=4))
 
 
 def test_a_page_that_hangs_is_not_waited_for(bench: Bench) -> None:

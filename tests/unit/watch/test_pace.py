@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.watch.pace import LONG, SHORT, Pace
+from disbatch.watch.pace import _STEPS, SHORT, Pace
 
 
 def paced(*points: tuple[float, int]) -> Pace:
@@ -56,4 +56,4 @@ def test_it_looks_back_a_limited_time_and_never_fails(steps: list[tuple[float, i
         assert pace.rate is None or pace.rate >= 0
         left = pace.left(1000)
         assert left is None or 0 <= left[0] <= left[1]
-    assert len(pace._points) <= LONG / (LONG / 60) + 3
+    assert len(pace._points) <= _STEPS + 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from disbatch.driver.controller import Counts
 from disbatch.handover import Handover, RunEnd
 from disbatch.statusfile import task_line
 from disbatch.tasks import Outcome, Task
@@ -18,10 +19,10 @@ STATE = run(
 )  # fmt: skip
 RUNNING = task(31, "sleep 31")
 END = RunEnd(
-    exit_status=0, complete=True, words="200 tasks finished, 4 failed", finished=200, failed=4, skipped=0,
-    interrupted=0, lost=0, rerun=0,
+    exit_status=0, complete=True, words="200 tasks finished, 4 failed",
+    counts=vars(Counts(finished=200, failed=4)),
 )  # fmt: skip
-HANDOVER = Handover(TOKEN, ("login",), everywhere=False, secret="of operators", rerun="disbatch -R Tasks")
+HANDOVER = Handover(TOKEN, ["login"], everywhere=False, secret="of operators", rerun="disbatch -R Tasks")
 
 
 def line(task_id: int, command: bytes = b"true", return_code: int = 0, err: bytes = b"", node: str = "h1") -> bytes:

@@ -31,16 +31,16 @@ def test_a_growing_file_is_digested_bit_by_bit(file: Path) -> None:
     assert not failures.read()
     append(file, line(2, b"false", 1, b"no file 2\n"), line(3, b"x", -9))
     assert failures.read()
-    assert failures.count == 3
-    assert [group.count for group in failures.groups] == [2, 1]
-    assert failures.others == 0
+    assert failures.digest.failed == 3
+    assert [group.count for group in failures.digest.groups()] == [2, 1]
+    assert failures.digest.others == 0
 
 
 def test_what_is_no_line_of_a_task_that_failed_does_not_count(file: Path) -> None:
     failures = Failures(Tail(str(file)), lambda: 0.0)
     append(file, b"ROE[ PSZ]\tTaskID\n", b"R\n", b"R\tdamaged\t1\n", line(0), line(1, b"false", 1)[:-1])
     assert not failures.read()
-    assert failures.count == 0
+    assert failures.digest.failed == 0
 
 
 def test_a_large_file_is_read_in_several_goes(file: Path) -> None:
@@ -57,6 +57,6 @@ def test_a_cause_on_one_host_of_several_is_noticed(file: Path) -> None:
     failures = Failures(Tail(str(file)), lambda: 0.0)
     append(file, line(1, b"false", 1, node="h1"))
     failures.read()
-    assert not failures.groups[0].alone
-    failures.ran_on("h2")
-    assert failures.groups[0].alone
+    assert not failures.digest.groups()[0].alone
+    failures.digest.ran_on("h2")
+    assert failures.digest.groups()[0].alone

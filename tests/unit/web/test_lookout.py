@@ -145,7 +145,7 @@ def test_at_the_end_all_that_is_known_is_told_once_more(bench: Bench) -> None:
     bench.look()
     bench.file.write_bytes(line(1, b"false", 1) * 3)
     parts = told(bench.lookout.last(END))
-    assert (parts["run"]["phase"], parts["run"]["done"], parts["run"]["running"]) == ("ended", 200, 0)
+    assert (parts["run"]["words"], parts["run"]["done"], parts["run"]["running"]) == ("ended", 200, 0)
     assert all(engine["gone"] and not engine["active"] for engine in parts["hosts"]["engines"])
     assert all(context["gone"] for context in parts["hosts"]["contexts"])
     assert parts["running"] == {"time": STATE.time, "tasks": [], "more": 0}
@@ -159,7 +159,8 @@ def test_at_the_end_all_that_is_known_is_told_once_more(bench: Bench) -> None:
 def test_of_a_driver_that_is_gone_the_last_is_told(bench: Bench) -> None:
     bench.look()
     parts = told(bench.lookout.last(None))
-    assert (parts["run"]["phase"], parts["run"]["done"]) == ("working", STATE.ended)
+    assert (parts["run"]["words"], parts["run"]["done"]) == ("its driver is gone", STATE.ended)
+    assert parts["run"]["left"] is None
     assert not parts["ended"]["well"]
 
 

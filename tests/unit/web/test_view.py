@@ -95,7 +95,7 @@ def test_failures_are_told_by_cause_with_an_example_and_the_command() -> None:
     for number in range(5):
         digest.add(failure(number, f"h{number % 2}"))
     digest.add(failure(9, "h1", "", -11))
-    told = view.failures(digest.groups(), digest.failed, 0, "disbatch -R", behind=False)
+    told = view.failures(digest, "disbatch -R", behind=False)
     assert (told["count"], told["others"], told["rerun"], told["behind"]) == (6, 0, "disbatch -R", False)
     first, second = told["groups"]
     assert first == {
@@ -110,9 +110,9 @@ def test_causes_and_hosts_without_end_are_bounded() -> None:
     for number in range(70):
         for times in range(1 + number // 69 * 10):
             digest.add(failure(number, f"h{times}", return_code=number + 1))
-    told = view.failures(digest.groups(), digest.failed, 5, "", behind=True)
+    told = view.failures(digest, "", behind=True)
     assert len(told["groups"]) == view.MOST_GROUPS
-    assert sum(group["count"] for group in told["groups"]) + told["others"] == digest.failed + 5
+    assert sum(group["count"] for group in told["groups"]) + told["others"] == digest.failed
     assert told["groups"][0]["hosts"].endswith(" and 6 more")
 
 
@@ -120,7 +120,7 @@ def test_how_the_run_has_ended_is_told_in_words() -> None:
     assert view.ended(END) == {
         "well": False, "words": "The run has ended: 200 tasks finished, 4 failed; exit status 0.",
     }  # fmt: skip
-    assert view.ended(replace(END, failed=0))["well"]
+    assert view.ended(replace(END, counts={**END.counts, "failed": 0}))["well"]
     cut_short = view.ended(replace(END, complete=False, exit_status=130))
     assert cut_short["words"].startswith("The run has been cut short")
     assert not view.ended(None)["well"]
@@ -184,7 +184,7 @@ def test_nothing_hostile_gets_through_whole() -> None:
         "run": view.run(state, Pace(), None),
         "hosts": view.hosts(state),
         "running": view.running((replace(RUNNING, command=HOSTILE),), 0, state),
-        "failures": view.failures(digest.groups(), 1, 0, "", behind=False),
+        "failures": view.failures(digest, "", behind=False),
         "found": view.found(result, (), 0),
     }.items():
         text = view.event(name, told)
