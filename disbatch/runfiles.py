@@ -10,6 +10,7 @@ import os.path
 
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.records import record
+from disbatch.values import shell_word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -169,3 +170,8 @@ def script_text(
 
 def _assignment(secret: bytes) -> str:
     return f"{SECRET_VARIABLE}={secret.decode()}"
+
+
+def script_command(path: str) -> str:
+    """How a shell is told to run the script at that path: without a directory it would look elsewhere."""
+    return shell_word(path if os.path.dirname(path) else os.path.join(os.curdir, path))

@@ -14,6 +14,7 @@ from disbatch.errors import DisbatchError, ExitStatus
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.endpoint import client_environment
 from disbatch.runfiles import RunFiles
+from disbatch.terminal import answer
 from disbatch.watch.observer import Observer
 from disbatch.watch.state import GONE
 from disbatch.watch.words import told
@@ -37,8 +38,8 @@ def print_store(asked: ContextRoleOptions) -> int:
     """
     joining.client(asked.kvs).close()
     secret = os.environ.get(SECRET_VARIABLE, "").encode() or None
-    for name, value in client_environment((asked.kvs.host, asked.kvs.port), secret, {}).items():
-        print(f"{name}={value}")
+    variables = client_environment((asked.kvs.host, asked.kvs.port), secret, {})
+    answer("\n".join(f"{name}={value}" for name, value in variables.items()))
     return ExitStatus.OK
 
 
@@ -51,7 +52,7 @@ def stop(asked: ContextRoleOptions, kind: str, name: str) -> int:
         rank, what = _find(observer, kind, name)
         order = messages.StopEngine(rank, asked.now) if kind == "engine" else messages.StopContext(rank, asked.now)
         observer.order(RunFiles(asked.run).job, order)
-    print(told(what, now=asked.now))
+    answer(told(what, now=asked.now))
     return ExitStatus.OK
 
 

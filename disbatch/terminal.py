@@ -1,9 +1,14 @@
-"""The lines that a process of a run prints for its user; whether anybody reads them must not matter to the run."""
+"""The lines that a process of a run prints for its user; whether anybody reads them must not matter to the run.
+
+What somebody has asked for is another matter: that goes to standard output, or is an error.
+"""
 
 from __future__ import annotations
 
 import sys
 from contextlib import suppress
+
+from disbatch.errors import DisbatchError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +30,20 @@ def print_line(text: str) -> None:
     """Print it at once, whoever else prints."""
     with suppress(OSError, ValueError):
         print(f"disbatch: {text}", file=sys.stderr, flush=True)
+
+
+def answer(text: str) -> None:
+    """Print what was asked for to standard output, as lines; raises `DisbatchError` when that takes nothing.
+
+    Characters that its encoding does not have are escaped. That who reads it has read enough is no error.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        raise DisbatchError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def hand_over(taker: Callable[[str], None]) -> None:

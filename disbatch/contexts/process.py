@@ -24,7 +24,7 @@ from disbatch.managers.base import EngineCall, Wishes
 from disbatch.managers.choice import check_retire_command, manager_of
 from disbatch.managers.ssh import SSH_FAILED, names_of_this_machine
 from disbatch.runfiles import RunFiles
-from disbatch.terminal import tell
+from disbatch.terminal import answer, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Context:
             if self._rank is not None:
                 self._driver_lost(message.reason)
             elif message.run_done:
-                print("Run done")
+                answer("Run done")
                 self._exit_status = ExitStatus.OK
             else:
                 self._fail(message.reason)
@@ -378,7 +378,7 @@ def main(arguments: Sequence[str]) -> int:
         if _is_over(asked.run):
             if asked.kvs_env:  # whose reader takes every line for one of a variable
                 raise DisbatchError("the run is over, and its key-value store has gone with it") from None
-            print("Run done")
+            answer("Run done")
             return ExitStatus.OK
         raise
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+from disbatch.terminal import tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,10 +18,14 @@ BEGIN_AFTER = 1.0
 
 
 class Display:
-    """Shows progress as the user wishes: `auto`, `on` or `off`; see `progress.screen`."""
+    """Shows progress as the user wishes: `auto`, `on` or `off`; see `progress.screen`.
 
-    def __init__(self, loop: EventLoop, wish: str) -> None:
+    On a terminal a `hint` comes first: whoever has asked for nothing else does not know what the run is called.
+    """
+
+    def __init__(self, loop: EventLoop, wish: str, hint: str) -> None:
         self._wish = wish
+        self._hint = hint
         self._screen: Screen | None = None
         self._state: Mapping[str, Any] | None = None
         self._beginning = None if wish == "off" else loop.after(BEGIN_AFTER, self._begin)
@@ -30,6 +37,8 @@ class Display:
         if self._state is not None:
             self._screen.show(self._state)
         self._screen.begin()
+        if sys.stderr.isatty():
+            tell(self._hint)
 
     def show(self, state: Mapping[str, Any]) -> None:
         """Show this state of the run, as `snapshot.state` makes it."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from disbatch.errors import DisbatchError
 from disbatch.options import RESUME_ADVICE, RETRY_ADVICE
-from disbatch.runfiles import SCRIPT_ENDING, STATUS_ENDING
+from disbatch.runfiles import SCRIPT_ENDING, STATUS_ENDING, script_command
 from disbatch.terminal import tell
 from disbatch.values import shell_word
 
@@ -78,8 +77,7 @@ def sum_up(
     can_go_on = not complete and controller.can_be_resumed
     goes_on_with_failed = can_go_on and controller.check_failed
     if counts.failed:
-        script = f"{base if os.path.dirname(base) else os.path.join(os.curdir, base)}{SCRIPT_ENDING}"
-        of_tasks = _tell_failures(status_file, counts.failed, f"{shell_word(script)} --failures")
+        of_tasks = _tell_failures(status_file, counts.failed, f"{script_command(base + SCRIPT_ENDING)} --failures")
         if of_tasks and (complete or can_go_on) and not goes_on_with_failed:
             tell(f"{RETRY_ADVICE}{resume_command(status_file, retry=not retry)}")
     if can_go_on:

@@ -86,7 +86,7 @@ def _run(asked: DriverOptions, beginning: Beginning, resume_command: Callable[..
     mail = _mail(asked, files, beginning.mail_server, controller.counts, log) if beginning.mail_server else None
     recorded = _Recorded([] if mail is None else [mail.recorded])
     run = Run(files.job, __version__, os.uname().nodename, time.time())
-    display = Display(loop, asked.progress)
+    display = Display(loop, asked.progress, _hint(asked, files))
     driver = DriverLoop(loop, controller, recorder, run, _own_context(asked, beginning), log, tell, recorded, display)
     let_signals_through()
     command: TaskCommand | None = None
@@ -331,6 +331,12 @@ def _mail(asked: DriverOptions, files: RunFiles, server: Address, counts: Counts
     assert asked.mail_to is not None  # noqa: S101 - there is a server only for a run that has one to write to
     digest = letter.Digest(files.job, f"{os.uname().nodename}:{files.status}", asked.mail_frequency or 1)
     return mail.Mail(digest, counts, partial(mail.send, server, asked.mail_to), warn)
+
+
+def _hint(asked: DriverOptions, files: RunFiles) -> str:
+    """What a user may do with a run that goes on."""
+    script = runfiles.script_command(_shown(files.script, asked))
+    return f"{script} --mon shows this run, and with -s HOST:N it adds hosts"
 
 
 def _shown(path: str, asked: DriverOptions) -> str:

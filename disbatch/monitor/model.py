@@ -292,12 +292,17 @@ class Monitor:
     @property
     def rate(self) -> float | None:
         """Tasks that end in a second now."""
-        return None if self.is_over else self._pace.rate
+        return self._pace.rate if self._goes_on else None
 
     @property
     def left(self) -> tuple[float, float] | None:
         """Seconds that the run may still take, at least and at most; None if that cannot be said."""
-        return None if self.is_over or self.state is None else self._pace.left(self.state.tasks_left)
+        return self._pace.left(self.state.tasks_left) if self.state is not None and self._goes_on else None
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the run goes on, as far as is known now."""
+        return not self.is_over and self.silent_for is None
 
     # What is shown.
 
@@ -460,6 +465,8 @@ class Monitor:
             self.message = "a file for observers gives no right to stop anything; the run's script (--mon) does"
         elif row.state == LEFT:
             self.message = f"{row.title} has gone already"
+        elif key == "E" and row.is_context:
+            self.message = "E stops engines; C stops the context under the cursor"
         else:
             self.question = row
 

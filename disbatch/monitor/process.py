@@ -17,11 +17,13 @@ from disbatch.errors import DisbatchError, DriverUnreachableError, ExitStatus
 from disbatch.kvsstcp.auth import SECRET_VARIABLE
 from disbatch.kvsstcp.endpoint import AddressError, parse_address
 from disbatch.kvsstcp.envfile import variables_in
-from disbatch.monitor import locales, status
+from disbatch.monitor import status
 from disbatch.monitor.model import Monitor, Quit, Stop
 from disbatch.monitor.poller import Poller
 from disbatch.monitor.render import frame
+from disbatch.terminal import answer
 from disbatch.values import Address
+from disbatch.watch import locales
 from disbatch.watch.observer import Observer
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def show_live(arguments: Sequence[str]) -> int:
     except DriverUnreachableError:
         if os.path.exists(path):
             raise
-        print(status.OVER, end="")
+        answer(status.OVER)
         return ExitStatus.OK
 
 
@@ -95,10 +97,10 @@ def tell(kvs: Address, is_over: Callable[[], bool], *, as_json: bool) -> int:
     except DriverUnreachableError:
         if not is_over():
             raise
-        print(status.OVER_JSON if as_json else status.OVER, end="")
+        answer(status.OVER_JSON if as_json else status.OVER)
         return ExitStatus.OK
     now = time.time()
-    print(status.as_json(state, now) if as_json else status.text(state, now, unicode=locales.is_utf8()), end="")
+    answer(status.as_json(state, now) if as_json else status.text(state, now, unicode=locales.is_utf8()))
     return ExitStatus.OK
 
 

@@ -32,8 +32,6 @@ _STATE_STYLES = {"running": GOOD, "expected": FAINT, "leaving": WARNING, CUT: BA
 
 _GAP = "   "
 _BAR_MOST = 40
-_FULL = "█"
-_PARTS = " ▏▎▍▌▋▊▉"
 _MILLION = 1_000_000
 
 
@@ -164,18 +162,10 @@ def _progress(state: RunState, cells: int, *, unicode: bool) -> Line:
     of = f"{words.number(state.ended)} of {'' if state.total_is_exact else '~'}{words.number(state.total)} tasks"
     text = f" {int(100 * done):3} %   {of}"
     room = min(_BAR_MOST, cells - len(text))
-    return [*bar(done, room, unicode=unicode), (text, PLAIN)] if room > 2 else [(text.strip(), PLAIN)]  # noqa: PLR2004 - one, and a blank
-
-
-def bar(done: float, cells: int, *, unicode: bool = True) -> Line:
-    """A bar of so many cells, of which that part is done."""
-    if not unicode:
-        full = int(done * (cells - 2))
-        return [("[", FAINT), ("#" * full, GOOD), ("-" * (cells - 2 - full), FAINT), ("]", FAINT)]
-    eighths = int(done * cells * 8)
-    full, part = divmod(eighths, 8)
-    partial = _PARTS[part] if part else ""
-    return [(_FULL * full + partial, GOOD), ("░" * (cells - full - len(partial)), FAINT)]
+    if room <= 2:  # noqa: PLR2004 - one, and a blank
+        return [(text.strip(), PLAIN)]
+    full, rest = words.bar(done, room, unicode=unicode)
+    return [(full, GOOD), (rest, FAINT), (text, PLAIN)]
 
 
 def _counts(state: RunState) -> Line:

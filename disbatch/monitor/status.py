@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 
-OVER = "Run done\n"
+OVER = "Run done"
 """What people are told of a run that is over, and by `--stop` too."""
 
 STARTING = "the run has just begun, and nothing is known of it yet"
@@ -38,7 +38,7 @@ def pace(state: RunState, now: float) -> tuple[float | None, tuple[float, float]
 def text(state: RunState | None, now: float, *, unicode: bool = True) -> str:
     """The state of a run for people, as lines; `now` is in seconds since the epoch."""
     if state is None:
-        return f"{STARTING}\n"
+        return STARTING
     rate, left = pace(state, now)
     average = {engine.rank: _average(engine, max(now, state.time)) for engine in state.engines}
     known = {rank: rate for rank, rate in average.items() if rate is not None}
@@ -49,7 +49,7 @@ def text(state: RunState | None, now: float, *, unicode: bool = True) -> str:
     ]
     lines = [part for line in summary for part in textwrap.wrap(render.plain(line), WIDTH)]
     lines += ["", *map(render.plain, table)]
-    return "".join(f"{line}\n" for line in lines)
+    return "\n".join(lines)
 
 
 def _average(engine: EngineState, now: float) -> float | None:
@@ -61,7 +61,7 @@ def _average(engine: EngineState, now: float) -> float | None:
 def as_json(state: RunState | None, now: float) -> str:
     """The state of a run for scripts: one line."""
     if state is None:
-        return json.dumps({"phase": "starting"}) + "\n"
+        return json.dumps({"phase": "starting"})
     rate, left = pace(state, now)
     found = {
         **_as_dict(state),
@@ -72,10 +72,10 @@ def as_json(state: RunState | None, now: float) -> str:
         "contexts": [_as_dict(context) for context in state.contexts],
         "engines": [_as_dict(engine) for engine in state.engines],
     }
-    return json.dumps(found) + "\n"
+    return json.dumps(found)
 
 
-OVER_JSON = json.dumps({"phase": "ended"}) + "\n"
+OVER_JSON = json.dumps({"phase": "ended"})
 """What scripts are told of a run that is over."""
 
 

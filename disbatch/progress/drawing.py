@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from disbatch.progress import line
+from disbatch.watch import locales, words
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -30,22 +30,24 @@ class Drawing:
 
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream, highlight=False, emoji=False, markup=False)
+        self._unicode = locales.is_utf8()
 
     def of(self, state: RunState, pace: Pace) -> str:
         """The line, with the codes of its colours; the last column stays free, where a terminal might wrap."""
         console = self._console
         with suppress(OSError, ValueError):  # no terminal
-            console.width = os.get_terminal_size(console.file.fileno()).columns  # which $COLUMNS may not know
+            # $COLUMNS may not know it, nor the terminal itself: then it says 0.
+            console.width = os.get_terminal_size(console.file.fileno()).columns or console.width
         width = console.width - 1
         share = line.share(state)
+        bar = Text()
+        if share is not None and width >= _LEAST_FOR_BAR:
+            full, rest = words.bar(share, _BAR, unicode=self._unicode)
+            bar = Text.assemble((full, _STYLES[line.GOOD]), (rest, _STYLES[line.FAINT]), line.GAP)
+        parts = line.fitting(line.parts(state, pace), width - len(bar))
+        figures = Text(line.GAP).join(Text(text, _STYLES[meaning]) for text, meaning in parts)
+        whole = bar + figures
+        whole.truncate(max(0, width))
         with console.capture() as drawn:
-            if share is not None and width >= _LEAST_FOR_BAR:
-                bar = ProgressBar(1.0, share, _BAR, complete_style="green", finished_style="green")
-                console.print(bar, end="", soft_wrap=True)
-                console.print(line.GAP, end="")
-                width -= _BAR + len(line.GAP)
-            parts = [(text, _STYLES[meaning]) for text, meaning in line.fitting(line.parts(state, pace), width)]
-            text = Text(line.GAP).join(Text(*part) for part in parts)
-            text.truncate(max(0, width))
-            console.print(text, end="", soft_wrap=True)
+            console.print(whole, end="", soft_wrap=True)
         return drawn.get().replace("\n", "")

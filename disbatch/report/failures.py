@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
 from disbatch import statusfile
@@ -18,6 +17,7 @@ from disbatch.options import parse_failures
 from disbatch.report import wording
 from disbatch.report.causes import Digest, Failure
 from disbatch.runfiles import RunFiles
+from disbatch.terminal import answer
 from disbatch.values import shell_word
 
 if TYPE_CHECKING:
@@ -168,7 +168,5 @@ def _print(paths: Sequence[str], advice: str, *, as_json: bool) -> int:
         text = f"no task has ended yet: nothing is in {' or '.join(map(shell_word, paths))}"
     else:
         text = "\n".join([*wording.lines(digest), *[advice] * bool(digest.failed)])
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    with suppress(OSError):  # who reads it may have read enough
-        print(text.encode(encoding, "backslashreplace").decode(encoding))
+    answer(text)
     return ExitStatus.OK

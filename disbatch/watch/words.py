@@ -4,6 +4,9 @@ from __future__ import annotations
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+"""Characters that fill so many eighths of a cell."""
+
 
 def duration(seconds: float) -> str:
     """A time span in its two largest units: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 7 h`."""
@@ -58,3 +61,13 @@ def rate(per_second: float | None) -> str:
 def told(what: str, *, now: bool) -> str:
     """That the driver has got the order to stop that, softly or `now`."""
     return f"told {what} to {'end what runs there, which others run again' if now else 'finish what runs there'}"
+
+
+def bar(done: float, cells: int, *, unicode: bool) -> tuple[str, str]:
+    """A bar of so many cells, 2 at least: that part of it which is done, and the rest."""
+    if not unicode:
+        full = int(done * (cells - 2))
+        return f"[{'#' * full}", f"{'-' * (cells - 2 - full)}]"
+    full, eighths = divmod(int(done * cells * 8), 8)
+    text = "█" * full + (_EIGHTHS[eighths] if eighths else "")
+    return text, "░" * (cells - len(text))

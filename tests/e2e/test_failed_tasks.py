@@ -98,6 +98,16 @@ def test_the_script_of_the_run_tells_it_while_that_goes_on(work: Workplace) -> N
     assert finish(run, timeout=PATIENCE).returncode == 0
 
 
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+@pytest.mark.parametrize("what", ["--failures", "--status"])
+def test_an_answer_that_cannot_be_written_is_an_error(work: Workplace, what: str, as_json: list[str]) -> None:
+    work.run_tasks("exit 2", options=("-p", "run"))
+    asking = f"./run_dbUtil.sh {what} {' '.join(as_json)} > /dev/full"
+    asked = work.run("-c", asking, program=["bash"])
+    assert asked.returncode == 1
+    assert asked.stderr == "disbatch: error: cannot write to standard output: No space left on device\n"
+
+
 def test_where_nothing_failed_a_run_says_two_lines(work: Workplace) -> None:
     done = work.run_tasks("true", "true", options=("-p", "run"))
     assert len(done.stderr.splitlines()) == 2

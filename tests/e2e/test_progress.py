@@ -34,6 +34,7 @@ def let_go(work: Workplace) -> None:
 def test_a_terminal_shows_how_far_the_run_is_and_keeps_what_is_told(work: Workplace) -> None:
     with begin(work) as terminal:
         terminal.says(b"2/2 places")
+        assert terminal.written.startswith(b"disbatch: ./run_dbUtil.sh --mon shows this run")
         line = terminal.written.rpartition(LINE_BEGINS)[2]
         for figure in (b"2/6 done", b"1 failed", b"2 running", b"2 waiting"):
             assert figure in line

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disbatch.credentials import Credentials
-from disbatch.runfiles import RunFiles, script_text, set_aside_name, task_source_name, unique_id
+from disbatch.runfiles import RunFiles, script_command, script_text, set_aside_name, task_source_name, unique_id
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,3 +177,10 @@ def test_the_script_says_what_it_is_for_and_that_it_is_to_be_kept() -> None:
     text = script_text(["python"], ["R"], [], CREDENTIALS)
     assert text.startswith("#!/bin/bash\n# Adds resources to a run of disbatch")
     assert "whoever can read it can run commands as you" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), [("r_dbUtil.sh", "./r_dbUtil.sh"), ("a b/r", "'a b/r'"), ("../r", "../r"), ("/a/r", "/a/r")]
+)
+def test_the_script_is_called_with_its_directory(path: str, command: str) -> None:
+    assert script_command(path) == command

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from typing import Any, cast
 
 import pytest
@@ -55,7 +56,7 @@ def loop() -> Loop:
 
 
 def test_something_is_shown_when_the_run_has_gone_on_for_a_while(screen: Screen, loop: Loop) -> None:
-    display = Display(cast("Any", loop), "auto")
+    display = Display(cast("Any", loop), "auto", "a hint")
     display.show({"n": 1})
     display.show({"n": 2})
     display.hide()
@@ -70,19 +71,34 @@ def test_something_is_shown_when_the_run_has_gone_on_for_a_while(screen: Screen,
 
 
 def test_a_run_that_is_over_before_shows_nothing(screen: Screen, loop: Loop) -> None:
-    Display(cast("Any", loop), "auto").close()
+    Display(cast("Any", loop), "auto", "a hint").close()
     assert loop.timer.cancelled
     assert screen.done == []
 
 
 def test_a_run_of_which_nothing_was_posted_shows_that_later(screen: Screen, loop: Loop) -> None:
-    Display(cast("Any", loop), "auto")
+    Display(cast("Any", loop), "auto", "a hint")
     loop.later[0][1]()
     assert screen.done == ["begin"]
 
 
 def test_who_wants_to_see_nothing_sees_nothing(screen: Screen, loop: Loop) -> None:
-    display = Display(cast("Any", loop), "off")
+    display = Display(cast("Any", loop), "off", "a hint")
     display.show({})
     display.close()
     assert (loop.later, screen.done) == ([], [])
+
+
+@pytest.mark.parametrize(("is_terminal", "told"), [(True, "disbatch: a hint\n"), (False, "")])
+@pytest.mark.usefixtures("screen")
+def test_a_terminal_gets_a_hint(
+    loop: Loop,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_terminal: bool,
+    told: str,
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    Display(cast("Any", loop), "auto", "a hint")
+    loop.later[0][1]()
+    assert capsys.readouterr().err == told

@@ -146,6 +146,15 @@ def test_a_driver_that_does_not_answer_is_noticed() -> None:
     assert found == [(None, ""), (None, "nobody listens there"), (12.0, "nobody listens there"), (None, "")]
 
 
+def test_while_the_driver_does_not_answer_nobody_knows_how_fast_it_goes_nor_how_long() -> None:
+    monitor = shown(run(engine(0), total=200))
+    monitor.passed(BEGAN, 52.0)
+    monitor.heard(Seen(run(engine(0), total=200, finished=50)))
+    assert None not in (monitor.rate, monitor.left)
+    monitor.passed(BEGAN, 52.0 + SILENCE)
+    assert (monitor.rate, monitor.left) == (None, None)
+
+
 def test_a_driver_that_has_never_answered_is_noticed_too() -> None:
     monitor = Monitor()
     monitor.passed(BEGAN, 10.0)
@@ -410,7 +419,6 @@ def test_help_tells_of_every_key() -> None:
     [
         ("d", "E", "engine 0 on alpha", messages.StopEngine),
         ("d", "C", "context SSH0", messages.StopContext),
-        ("", "E", "context SSH0", messages.StopContext),
         ("", "C", "context SSH0", messages.StopContext),
         ("dddd", "E", "engine 2 on gamma", messages.StopEngine),
         ("dddd", "C", "context SSH1", messages.StopContext),
@@ -426,6 +434,13 @@ def test_what_is_under_the_cursor_is_stopped_after_a_question(
     assert press(monitor, "z", model.DOWN, "d", answer) == Stop(order(int(title.split()[1][-1]), now), title)
     monitor.heard(Answered("told it"))
     assert monitor.message == "told it"
+
+
+def test_who_would_stop_an_engine_stops_no_context() -> None:
+    monitor = shown(TWO)
+    assert press(monitor, "E") is None
+    assert (monitor.question, monitor.message) == (None, "E stops engines; C stops the context under the cursor")
+    assert press(monitor, "y") is None
 
 
 @pytest.mark.parametrize("answer", ["n", "q", model.ESCAPE])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from disbatch.monitor import model, render
 from disbatch.monitor.cells import width
 from disbatch.monitor.model import Answered, Failed, Listed, Monitor, Over, Seen
-from disbatch.monitor.render import COLUMNS, Line, ago, bar, columns_for, elapsed, frame, plain
+from disbatch.monitor.render import COLUMNS, Line, ago, columns_for, elapsed, frame, plain
 from disbatch.records import replace
 from disbatch.watch.state import DRAINING, ENDED, FINISHING, GONE, STOPPING, WORKING
 from tests.unit.monitor.examples import shown
@@ -94,17 +94,6 @@ def test_a_run_without_places_waits_for_hosts() -> None:
 )
 def test_how_far_the_run_is(different: dict[str, Any], line: str) -> None:
     assert picture(shown(run(engine(0), **different)))[1] == line
-
-
-def test_a_bar_is_as_long_as_it_has_to_be() -> None:
-    assert plain(bar(0.5, 4)) == "██░░"
-    assert plain(bar(0.45, 5)) == "██▎░░"
-    assert plain(bar(0.5, 10, unicode=False)) == "[####----]"
-
-
-@given(st.floats(0, 1), st.integers(3, 60), st.booleans())
-def test_a_bar_has_the_width_that_it_is_given(done: float, cells: int, unicode: bool) -> None:
-    assert width(plain(bar(done, cells, unicode=unicode))) == cells
 
 
 def test_what_is_no_everyday_matter_is_counted_only_where_there_is_some() -> None:
@@ -251,7 +240,7 @@ def test_the_question_fits_into_the_window(cells: int, question: str) -> None:
 
 def test_a_question_shows_even_in_a_window_of_one_line() -> None:
     monitor = shown(TWO, height=1)
-    press(monitor, "E")
+    press(monitor, "C")
     assert picture(monitor) == ["Stop context SSH0? y when its tasks have ended, ! now, n no"]
 
 

@@ -28,7 +28,7 @@ def test_the_text_for_people() -> None:
 
 
 def test_a_run_that_has_just_begun() -> None:
-    assert status.text(None, BEGAN) == f"{status.STARTING}\n"
+    assert status.text(None, BEGAN) == status.STARTING
     assert json.loads(status.as_json(None, BEGAN)) == {"phase": "starting"}
     assert json.loads(status.OVER_JSON) == {"phase": "ended"}
 
@@ -56,7 +56,7 @@ def test_whatever_the_state_it_can_be_told(state: RunState, now: float, unicode:
     assert all(line.isprintable() and len(line) <= status.WIDTH for line in text.split("\n"))
     assert unicode or text.isascii()
     made = status.as_json(state, now)
-    assert made.endswith("}\n")
+    assert made.endswith("}")
     assert made[:-1].isascii()
     assert made[:-1].isprintable()
     assert json.loads(made)["job"] == state.job

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from disbatch.watch.words import duration, number, rate, span, told
+from disbatch.watch.words import bar, duration, number, rate, span, told
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,14 @@ def test_thousands_stand_apart() -> None:
 def test_words_for_an_order_that_was_given() -> None:
     assert told("engine 3 on h", now=False) == "told engine 3 on h to finish what runs there"
     assert told("context A", now=True) == "told context A to end what runs there, which others run again"
+
+
+def test_a_bar_is_as_long_as_it_has_to_be() -> None:
+    assert bar(0.5, 4, unicode=True) == ("██", "░░")
+    assert bar(0.45, 5, unicode=True) == ("██▎", "░░")
+    assert bar(0.5, 10, unicode=False) == ("[####", "----]")
+
+
+@given(st.floats(0, 1), st.integers(2, 60), st.booleans())
+def test_a_bar_has_the_width_that_it_is_given(done: float, cells: int, unicode: bool) -> None:
+    assert len("".join(bar(done, cells, unicode=unicode))) == cells
