@@ -411,12 +411,14 @@ def _end_of(text: str, cells: int, *, unicode: bool) -> str:
 
 
 def _hints(monitor: Monitor, *, unicode: bool) -> Line:
+    row = monitor.under_cursor
+    stop = "C stop context" if row is not None and row.is_context else "E stop engine"
     if monitor.page == model.HELP:
         hints = ["Esc back", "q quit"]
     elif monitor.page == model.DETAILS:
-        hints = ["Esc back", "E stop it", "q quit", "h help"]
+        hints = ["Esc back", stop, "q quit", "h help"]
     else:
-        hints = ["h help", "q quit", "Enter details", "s sort", "/ filter", "E stop engine", "C stop context"]
+        hints = ["h help", "q quit", "Enter details", "s sort", "/ filter", stop]
     if monitor.page == model.TABLE and monitor.rows:
         last = min(len(monitor.rows), monitor.top + monitor.layout.rows)
         place = f"{monitor.top + 1}-{last} of {words.number(len(monitor.rows))}"

@@ -293,7 +293,7 @@ def test_a_driver_that_is_stopped_holds_no_key_up(work: Workplace) -> None:
         terminal.shows("The driver has not answered for")
         terminal.press("h")
         terminal.shows("quit; the run goes on")
-        terminal.press("hEy")
+        terminal.press("hCy")
         terminal.shows("asking the driver to stop context SSH0")
         run.send_signal(signal.SIGCONT)
         terminal.until(lambda: "The driver has not answered" not in terminal.text, "answer")

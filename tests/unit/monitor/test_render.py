@@ -238,6 +238,13 @@ def test_the_question_fits_into_the_window(cells: int, question: str) -> None:
     assert picture(monitor)[-1] == question
 
 
+def test_the_last_line_names_the_key_that_stops_what_is_under_the_cursor() -> None:
+    monitor = shown(TWO)
+    assert "C stop context" in picture(monitor)[-1]
+    press(monitor, "d")
+    assert "E stop engine" in picture(monitor)[-1]
+
+
 def test_a_question_shows_even_in_a_window_of_one_line() -> None:
     monitor = shown(TWO, height=1)
     press(monitor, "C")
