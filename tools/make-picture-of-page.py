@@ -110,7 +110,7 @@ def _events() -> bytes:
     digest = _failures()
     command = "disbatch -s h1:16,h2:16,h3:16 -w Simulations -r Simulations_disBatch_261121103000_417_status.txt -R"
     parts = {
-        "run": view.run(STATE, pace, None),
+        "run": view.run(STATE, pace),
         "hosts": view.hosts(STATE),
         "running": view.running(_RUNNING, 80, STATE),
         "history": view.history(history.moments, 0.0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from disbatch import messages
-from disbatch.errors import DisbatchError
+from disbatch.errors import DisbatchError, DriverUnreachableError
 from disbatch.watch import state as states
 from disbatch.watch.words import told
 from disbatch.web import view
@@ -31,8 +31,8 @@ class UnclearError(ValueError):
 class Desk:
     """Answers for the run that `lookout` looks at, whose status file is at `status_path`.
 
-    `order` gives its driver an order, and raises `DisbatchError` where that does not get through; `clock` tells
-    seconds that never jump.
+    `order` gives its driver an order, and raises `DriverUnreachableError` where that does not get through; `clock`
+    tells seconds that never jump.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Desk:
             raise UnclearError("what is to be searched for?")
         deadline = self._clock() + SEARCH_PATIENCE
         result = search(self._pieces(), text, lambda: self._clock() < deadline)
-        return view.found(result, self._running_with(text), self._lookout.unlisted)
+        return view.found(result, self._running_with(text, result.task_id), self._lookout.unlisted)
 
-    def _running_with(self, text: str) -> list[dict[str, Any]]:
+    def _running_with(self, text: str, task_id: int | None) -> list[dict[str, Any]]:
         state = self._lookout.state
         if state is None:
             return []
@@ -65,7 +65,7 @@ class Desk:
         found = [
             task
             for task in self._lookout.running
-            if text == str(task.task_id) or wanted in f"{task.command}\n{nodes.get(task.engine, '')}".lower()
+            if task.task_id == task_id or wanted in f"{task.command}\n{nodes.get(task.engine, '')}".lower()
         ]
         return view.running_tasks(found, state)
 
@@ -90,5 +90,8 @@ class Desk:
             there = {one.rank: f"context {one.label}" for one in state.contexts if not one.gone}
         if rank not in there:
             raise DisbatchError(f"this {kind} is gone already")
-        self._order(messages.StopEngine(rank, now) if kind == "engine" else messages.StopContext(rank, now))
+        try:
+            self._order(messages.StopEngine(rank, now) if kind == "engine" else messages.StopContext(rank, now))
+        except DriverUnreachableError as error:
+            raise DisbatchError("the driver does not answer, and whether it was told is not known") from error
         return told(view.shown(there[rank], 100), now=now)

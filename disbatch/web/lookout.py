@@ -27,7 +27,7 @@ LAST_READING = 1.0
 """Seconds for which failures are still read when the run has ended, before visitors hear of its end."""
 
 SILENCE = 3.0
-"""Seconds for which the driver may have nothing to say before visitors hear of it."""
+"""Seconds that the driver, once asked, may have nothing to say before visitors hear of it."""
 
 
 class Lookout:
@@ -41,7 +41,8 @@ class Lookout:
         self._failures = failures
         self._rerun = rerun
         self._clock = clock
-        self._began = self._heard = clock()
+        self._began = clock()
+        self._unanswered_since: float | None = None
         self._pace = Pace()
         self._history = History()
         self._known_nodes: set[str] = set()
@@ -61,8 +62,9 @@ class Lookout:
         return parts
 
     def _at_run(self, *, closely: bool) -> dict[str, bytes]:
-        parts: dict[str, bytes] = {}
         asked = self._clock()
+        if self._unanswered_since is None:
+            self._unanswered_since = asked
         try:
             if self._observer is None:
                 self._observer = self._connect()
@@ -71,14 +73,14 @@ class Lookout:
                 self.running, self.unlisted = self._observer.running()
         except DisbatchError:
             self.close()
-            state = None
+            self.answered_in = 0.0
+            return self.silence()
+        self._unanswered_since = None
         now = self._clock()
-        self.answered_in = 0.0 if state is None else now - asked
+        self.answered_in = now - asked
+        parts = self.silence()
         if state is None:
-            if self.state is not None and now - self._heard > SILENCE:
-                parts["run"] = view.event("run", view.run(self.state, self._pace, now - self._heard))
             return parts
-        self._heard = now
         self.state = state
         self._pace.note(now, state.finished)
         is_point = self._history.note(now, state.finished, state.active, state.cylinders)
@@ -86,13 +88,19 @@ class Lookout:
             if engine.finished and engine.node not in self._known_nodes:
                 self._known_nodes.add(engine.node)
                 self._failures.digest.ran_on(engine.node)
-        parts["run"] = view.event("run", view.run(state, self._pace, None))
+        parts["run"] = view.event("run", view.run(state, self._pace))
         parts["hosts"] = view.event("hosts", view.hosts(state))
         if closely:
             parts["running"] = view.event("running", view.running(self.running, self.unlisted, state))
         if is_point:
             parts["history"] = view.event("history", view.history(self._history.moments, self._began))
         return parts
+
+    def silence(self) -> dict[str, bytes]:
+        """Whether the driver is silent by now, and for how long; also while a look is under way in another thread."""
+        since = self._unanswered_since
+        silent = 0.0 if since is None else self._clock() - since
+        return {"silence": view.event("silence", view.silence(silent if silent > SILENCE else None))}
 
     def _told_of_failures(self) -> bytes:
         failures = self._failures
@@ -118,7 +126,7 @@ class Lookout:
                     engines=tuple(replace(engine, active=0, status=states.GONE) for engine in state.engines),
                     contexts=tuple(replace(context, gone=True) for context in state.contexts),
                 )
-            parts["run"] = view.event("run", view.run(state, self._pace, None))
+            parts["run"] = view.event("run", view.run(state, self._pace))
             parts["hosts"] = view.event("hosts", view.hosts(state))
             parts["running"] = view.event("running", view.running((), 0, state))
         parts["ended"] = view.event("ended", view.ended(end))

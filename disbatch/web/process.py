@@ -176,7 +176,10 @@ async def _watch(lookout: Lookout, feed: Feed, channel: socket.socket) -> None:
     """Look at the run again and again until it is over, and tell how it has ended."""
     ending = asyncio.create_task(_word_of_the_end(channel))
     while not ending.done():
-        feed.post(await asyncio.to_thread(lookout.look, closely=feed.readers > 0))
+        look = asyncio.create_task(asyncio.to_thread(lookout.look, closely=feed.readers > 0))
+        while not (await asyncio.wait([look], timeout=PERIOD))[0]:
+            feed.post(lookout.silence())
+        feed.post(await look)
         await asyncio.wait([ending], timeout=max(PERIOD, min(LONGEST_PAUSE, lookout.answered_in / SHARE)))
         if not feed.readers:
             visited = asyncio.create_task(feed.visited.wait())

@@ -25,12 +25,14 @@ MOST = 100
 class Found:
     """Lines of the tasks that were found, the newest first; `count` is how many there are.
 
-    `complete` if the whole file was looked through. Each line is what `statusfile.report` makes of it.
+    Each line is what `statusfile.report` makes of it. `complete` if the whole file was looked through; `task_id` is the
+    id that was searched for, None where it was no number.
     """
 
     lines: tuple[Mapping[str, object], ...]
     count: int
     complete: bool
+    task_id: int | None
 
 
 def search(pieces: Iterable[bytes], text: str, has_time: Callable[[], bool]) -> Found:
@@ -39,7 +41,8 @@ def search(pieces: Iterable[bytes], text: str, has_time: Callable[[], bool]) -> 
     Lines of the task with that id come first where `text` is a number. Letters count as the same in both cases.
     """
     number = text.strip()
-    of_id = re.compile(rb"^[ROEPSZBC ]{0,5}\t%d\t[^\n]*$" % int(number), re.MULTILINE) if _is_id(number) else None
+    task_id = int(number) if _is_id(number) else None
+    of_id = None if task_id is None else re.compile(rb"^[ROEPSZBC ]{0,5}\t%d\t[^\n]*$" % task_id, re.MULTILINE)
     wanted = text.encode(errors="replace").lower()
     by_id: deque[bytes] = deque(maxlen=MOST)
     by_text: deque[bytes] = deque(maxlen=MOST)
@@ -59,7 +62,7 @@ def search(pieces: Iterable[bytes], text: str, has_time: Callable[[], bool]) -> 
     else:
         complete = True
     newest_first = [*reversed(by_id), *reversed(by_text)]
-    return Found(tuple(_reported(islice(newest_first, MOST))), count, complete)
+    return Found(tuple(_reported(islice(newest_first, MOST))), count, complete, task_id)
 
 
 def _is_id(text: str) -> bool:

@@ -49,8 +49,8 @@ def shown(text: str, most: int = MOST_TEXT) -> str:
     return cut if len(cut) <= most else f"{cut[:most]}…"
 
 
-def run(state: RunState, pace: Pace, silent: float | None) -> dict[str, Any]:
-    """The head of the page: how far the run is; it has not answered for `silent` seconds, None where it does."""
+def run(state: RunState, pace: Pace) -> dict[str, Any]:
+    """The head of the page: how far the run is."""
     left = pace.left(state.tasks_left)
     return {
         "job": shown(state.job),
@@ -73,8 +73,12 @@ def run(state: RunState, pace: Pace, silent: float | None) -> dict[str, Any]:
         "busy": _percent(state.seconds_taken, state.seconds_offered),
         "rate": words.rate(pace.rate),
         "left": None if left is None else words.span(*left),
-        "silent": None if silent is None else words.duration(silent),
     }
+
+
+def silence(seconds: float | None) -> dict[str, Any]:
+    """The driver has not answered for so many seconds; None where it does."""
+    return {"time": None if seconds is None else words.duration(seconds)}
 
 
 def _percent(part: float, whole: float) -> int | None:
@@ -167,13 +171,19 @@ def ended(end: RunEnd | None) -> dict[str, Any]:
 def found(result: Found, still_running: Sequence[Mapping[str, Any]], unlisted: int) -> dict[str, Any]:
     """Answer to a search: tasks that run first, then those that have ended, the newest first.
 
-    `unlisted` others run, through which nobody has looked.
+    Before all others comes the task of that id, where one was searched for. `unlisted` others run, through which
+    nobody has looked.
     """
+
+    def is_other(task: Mapping[str, Any]) -> bool:
+        return bool(task["task"] != result.task_id)
+
+    tasks = [
+        *({**task, "well": True, "how": "running"} for task in sorted(still_running, key=is_other)[:MOST_RUNNING]),
+        *map(_ended_task, result.lines),
+    ]
     return {
-        "tasks": [
-            *({**task, "well": True, "how": "running"} for task in still_running[:MOST_RUNNING]),
-            *map(_ended_task, result.lines),
-        ],
+        "tasks": sorted(tasks, key=is_other),
         "count": len(still_running) + result.count,
         "complete": result.complete,
         "unlisted": unlisted,

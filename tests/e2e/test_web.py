@@ -215,12 +215,23 @@ def test_a_page_that_hangs_holds_nothing_up(run: WatchedRun) -> None:
 
 def test_a_driver_that_is_stopped_leaves_the_page_to_its_visitors(run: WatchedRun) -> None:
     run.await_states()
+    listener = run.visitor.listen()
     os.kill(run.process.pid, signal.SIGSTOP)
     try:
         assert run.visitor.get("").status == 200
         assert run.visitor.get("find?text=x").status == 200
+        while listener.until("silence")["time"] is None:
+            pass
+        first = listener.known["silence"]
+        assert listener.until("silence") != first
+        answer = run.visitor.stop("engine", 0, now=True)
+        words = "the driver does not answer, and whether it was told is not known"
+        assert (answer.status, answer.body) == (409, f"409: {words}\n")
     finally:
         os.kill(run.process.pid, signal.SIGCONT)
+    while listener.until("silence")["time"] is not None:
+        pass
+    listener.close()
     assert run.end()[0] == 0
 
 

@@ -97,6 +97,7 @@ def test_the_page_shows_a_run_from_its_middle_to_its_end(watch: Watch) -> None:
     watched.sees("#failures", "exit status 3")
     watched.sees("#failures", "no input 1")
     watched.sees("#rerun-command", "-r run_status.txt -R")
+    watched.sees("#rerun", "After the run, this runs them again:")
     watched.sees("#engines-table", "localhost")
     watched.page.locator("#rate-chart svg").wait_for()
     watched.page.locator("#places-chart svg[aria-label*='of 2 now']").wait_for()
@@ -159,7 +160,7 @@ def test_a_task_is_found_by_its_id_and_by_a_text(watch: Watch) -> None:
     watched.sees("#find-table tbody tr:first-child", "running")
     watched.page.get_by_role("searchbox").fill("nothing like that")
     watched.page.keyboard.press("Enter")
-    watched.sees("#find-status", "0 found")
+    watched.sees("#find-status", "0 found among the tasks that run or have ended")
     assert not watched.page.locator("#find-table").is_visible()
 
 
@@ -206,6 +207,20 @@ def test_a_stop_that_does_not_work_says_why(watch: Watch) -> None:
     watched.page.get_by_role("dialog").wait_for(state="hidden")
 
 
+def test_a_search_and_a_stop_say_when_their_server_is_gone(watch: Watch) -> None:
+    watched = watch()
+    stop = watched.page.get_by_role("button", name="Stop the engine on localhost")
+    stop.wait_for()
+    for path in ("**/find?*", "**/stop"):
+        watched.page.route(path, lambda route: route.abort())
+    watched.page.fill("#find-text", "x")
+    watched.page.keyboard.press("Enter")
+    watched.sees("#find-status", "That did not work: this page has lost its server")
+    stop.click()
+    watched.page.get_by_role("button", name="Finish what runs there").click()
+    watched.sees("#stop-error", "That did not work: this page has lost its server")
+
+
 def test_tables_are_sorted_by_their_headings(watch: Watch) -> None:
     watched = watch(*[GATE] * 4)
     first = watched.page.locator("#running-table tbody tr:first-child td:first-child")
@@ -226,6 +241,19 @@ def test_the_page_says_when_nobody_is_there_any_more(watch: Watch) -> None:
     watched.process.communicate()
     watched.sees("#notice", re.compile("gone|lost"))
     watched.let_go()
+
+
+def test_a_driver_that_is_silent_and_answers_again_is_seen_and_heard_to_be_so(watch: Watch) -> None:
+    watched = watch()
+    watched.page.locator("#engines-table tbody tr").wait_for()
+    watched.process.send_signal(signal.SIGSTOP)
+    try:
+        watched.sees("#notice", "The driver of the run has not answered for")
+        watched.sees("#announcement", "The driver of the run does not answer")
+    finally:
+        watched.process.send_signal(signal.SIGCONT)
+    watched.page.locator("#notice").wait_for(state="hidden")
+    watched.sees("#announcement", "The driver of the run answers again")
 
 
 def test_a_connection_that_was_lost_comes_back_by_itself(watch: Watch) -> None:
@@ -254,6 +282,37 @@ def test_it_fits_any_window_by_day_and_by_night(watch: Watch, scheme: str, width
     bad = watched.page.evaluate(CONTRAST)
     assert bad == []
 
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 360])
+def test_in_a_narrow_window_each_row_is_a_block_that_needs_no_scrolling_sideways(
+    watch: Watch, scheme: str, width: int
+) -> None:
+    long = f"{GATE}; : {'x' * 500}"
+    watched = watch(long, GATE, color_scheme=scheme, viewport={"width": width, "height": 640})
+    page = watched.page
+    page.locator("#running-table tbody tr").nth(1).wait_for()
+    assert page.get_by_role("button", name=re.compile("^Stop ")).count() == 2
+    assert page.evaluate(OUTSIDE) == []
+    assert page.evaluate(CONTRAST) == []
+    label = "e => [getComputedStyle(e, '::before').content.split(' / ')[0], e.innerText]"
+    cells = page.locator("#engines-table tbody td").evaluate_all(f"all => all.slice(0, 2).map({label})")
+    assert cells == [['"Host"', "localhost"], ['"Number"', "0"]]
+    for table, columns in (("#running-table", 6), ("#engines-table", 10)):
+        place = page.locator(table)
+        assert place.get_by_role("table").count() == 1
+        assert place.get_by_role("columnheader").count() == columns
+        assert place.get_by_role("row").nth(1).get_by_role("cell").count() == columns
+
+
+OUTSIDE = """() => {
+  // Cells, buttons and tables that are not within the width of the window, or that hold what is wider than they are.
+  const all = document.querySelectorAll("#running-table td, #engines-table td, td button, .scroll");
+  return [...all].filter((e) => {
+    const { left, right } = e.getBoundingClientRect();
+    return e.checkVisibility() && (left < 0 || right > window.innerWidth || e.scrollWidth > e.offsetWidth);
+  }).map((e) => e.textContent);
+}"""
 
 CONTRAST = """() => {
   // Texts whose colour does not stand out from what is behind it as WCAG 2 AA wants.

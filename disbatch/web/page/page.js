@@ -8,8 +8,12 @@ const ANNOUNCE_EVERY = 8000; // ms between two things that a screen reader is to
 let ended = false;
 let sayings = null; // what to say next, and the timer that says it
 
+// Said of the parts of tables, as these lose their meaning for screen readers where they are laid out as blocks.
+const ROLES = { table: "table", thead: "rowgroup", tbody: "rowgroup", tr: "row", th: "columnheader", td: "cell" };
+
 function element(name, className, text) {
   const made = document.createElement(name);
+  if (ROLES[name]) made.setAttribute("role", ROLES[name]);
   if (className) made.className = className;
   if (text !== undefined) made.textContent = text;
   return made;
@@ -50,12 +54,29 @@ function announce(text) {
   }, ANNOUNCE_EVERY);
 }
 
-function notice(text, bad) {
+let noticed = ""; // what screen readers were told of the notice: once, however often its figures change
+
+function notice(text, bad, said = text) {
   const place = $("notice");
   place.hidden = !text;
   place.classList.toggle("bad", Boolean(bad));
-  if (text && place.textContent !== text) announce(text);
-  setText(place, text || "");
+  if (said && said !== noticed) announce(said);
+  noticed = said;
+  setText(place, text);
+}
+
+// What the server answers, as an object; an error has words for the user.
+async function ask(path, options) {
+  let answer;
+  let text;
+  try {
+    answer = await fetch(path, options);
+    text = await answer.text();
+  } catch {
+    throw new Error("this page has lost its server");
+  }
+  if (!answer.ok) throw new Error(text.replace(/^\d+: /, ""));
+  return JSON.parse(text);
 }
 
 // Tables: columns are {name, of, number, className, sort, bad}, or {name, button, shown, label, press}; rows are kept by
@@ -73,7 +94,7 @@ class Table {
     this.sorted = null;
     this.falling = false;
     const table = element("table");
-    const head = table.createTHead().insertRow();
+    const head = element("tr");
     this.heads = columns.map((column, index) => {
       const cell = element("th", column.number ? "number" : "");
       cell.scope = "col";
@@ -90,7 +111,9 @@ class Table {
       head.append(cell);
       return cell;
     });
-    this.body = table.createTBody();
+    this.body = element("tbody");
+    table.append(element("thead"), this.body);
+    table.tHead.append(head);
     this.place.append(table);
   }
 
@@ -137,9 +160,11 @@ class Table {
   newRow() {
     const row = element("tr");
     for (const column of this.columns) {
-      const cell = row.insertCell();
-      cell.className = [column.number ? "number" : "", column.className || ""].join(" ").trim();
-      if (column.button) {
+      const cell = element("td", [column.number ? "number" : "", column.className || ""].join(" ").trim());
+      row.append(cell);
+      if (!column.button) {
+        cell.dataset.label = column.name;
+      } else {
         const button = element("button", "", column.button);
         button.type = "button";
         button.addEventListener("click", () => column.press(row.item));
@@ -186,13 +211,12 @@ async function stop(now) {
   const buttons = $("stop").querySelectorAll("button");
   buttons.forEach((button) => { button.disabled = true; });
   try {
-    const answer = await fetch("stop", {
+    const told = await ask("stop", {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ ...stopping, now }),
     });
-    if (!answer.ok) throw new Error((await answer.text()).replace(/^\d+: /, ""));
-    announce((await answer.json()).words);
+    announce(told.words);
     $("stop").close();
   } catch (error) {
     setText($("stop-error"), `That did not work: ${error.message}`);
@@ -318,7 +342,15 @@ function showRun(run) {
   fact("Run again", run.rerun ? number(run.rerun) : null);
   if (phase !== null && phase !== run.words && !ended) announce(`The run is now ${run.words}`);
   phase = run.words;
-  if (!ended) notice(run.silent ? `The driver of the run has not answered for ${run.silent}` : "", true);
+}
+
+let silent = false;
+
+function showSilence(told) {
+  if (silent && !told.time) announce("The driver of the run answers again");
+  silent = Boolean(told.time);
+  if (silent) notice(`The driver of the run has not answered for ${told.time}`, true, "The driver of the run does not answer");
+  else notice("");
 }
 
 function showHosts(hosts) {
@@ -438,12 +470,11 @@ async function find(event) {
   const text = $("find-text").value;
   setText(status, "Searching…");
   try {
-    const answer = await fetch(`find?${new URLSearchParams({ text })}`);
-    if (!answer.ok) throw new Error((await answer.text()).replace(/^\d+: /, ""));
-    const told = await answer.json();
+    const told = await ask(`find?${new URLSearchParams({ text })}`);
     found.show(told.tasks.map((task, key) => ({ ...task, key })));
     const shown = told.tasks.length;
     const words = [`${number(told.count)} found`];
+    if (!told.count) words[0] += " among the tasks that run or have ended";
     if (told.count > shown) words[0] += `, the last ${number(shown)} are shown`;
     if (told.unlisted) words.push(`${number(told.unlisted)} tasks that run were not looked at`);
     if (!told.complete) words.push("there was no time to look through the whole status file");
@@ -459,6 +490,7 @@ function listen() {
   const source = new EventSource("events");
   const on = (name, show) => source.addEventListener(name, (event) => show(JSON.parse(event.data)));
   source.addEventListener("open", () => notice(""));
+  on("silence", showSilence);
   on("run", showRun);
   on("hosts", showHosts);
   on("running", showRunning);

@@ -47,6 +47,14 @@ def test_tasks_are_found_in_the_status_file_and_among_those_that_run(bench: Benc
         (1, "done"),
     ]
     assert [task["task"] for task in bench.desk.find("31")["tasks"]] == [31]
+    assert [task["task"] for task in bench.desk.find("0031")["tasks"]] == [31], "as the status file is searched"
+
+
+def test_the_task_of_an_id_comes_before_all_that_have_the_number_in_their_text(bench: Bench) -> None:
+    bench.lookout.running = tuple(replace(RUNNING, task_id=number, command="sleep 89") for number in (30, 31, 8))
+    bench.file.write_bytes(line(1, b"sleep 89") + line(9))
+    assert [task["task"] for task in bench.desk.find("9")["tasks"]] == [9, 30, 31, 8, 1]
+    assert [task["task"] for task in bench.desk.find("8")["tasks"]] == [8, 30, 31, 1]
 
 
 def test_a_search_for_nothing_is_refused_and_a_long_one_cut(bench: Bench) -> None:
@@ -116,6 +124,15 @@ def test_a_wish_that_is_none_is_refused(bench: Bench, asked: dict[str, Any]) -> 
     with pytest.raises(UnclearError):
         bench.desk.stop(asked)
     assert not bench.ordered
+
+
+def test_of_a_driver_that_does_not_answer_nobody_knows_whether_it_was_told(bench: Bench) -> None:
+    def order(_order: object) -> None:
+        raise DriverUnreachableError("lost the driver: timed out")
+
+    desk = Desk(bench.lookout, str(bench.file), order, lambda: 0.0)
+    with pytest.raises(DisbatchError, match=r"^the driver does not answer, and whether it was told is not known$"):
+        desk.stop({"kind": "engine", "rank": 0, "now": False})
 
 
 @pytest.mark.parametrize(("kind", "rank"), [("engine", 1), ("engine", 7), ("engine", -1), ("context", 0)])

@@ -14,7 +14,7 @@ from disbatch.web.tail import Tail
 from tests.unit.web.examples import END, RUNNING, STATE, line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from disbatch.watch.observer import Observer
@@ -30,6 +30,7 @@ class Driver:
         self.runs: tuple[RunningTask, ...] = (RUNNING,)
         self.failure: Exception | None = None
         self.takes = 0.0
+        self.wait: Callable[[], None] = lambda: None
         self.asked_what_runs = 0
         self.connections = 0
         self.closed = 0
@@ -42,6 +43,7 @@ class Driver:
 
     def state(self) -> RunState | None:
         self.now += self.takes
+        self.wait()
         if self.failure:
             raise self.failure
         return self.posted
@@ -116,23 +118,45 @@ def test_a_run_that_has_just_begun_has_no_state_yet(bench: Bench) -> None:
     bench.driver.runs = ()
     assert "run" not in bench.look()
     bench.driver.now += 60
-    assert "run" not in bench.look()
+    assert bench.look() == {"silence": {"time": None}}
 
 
 @pytest.mark.parametrize("failure", [DriverUnreachableError("gone"), StateError("of another version")])
 def test_a_driver_that_does_not_answer_is_said_to_be_silent_and_asked_anew(bench: Bench, failure: Exception) -> None:
     bench.look()
     bench.driver.failure = failure
-    bench.driver.now += SILENCE / 2
-    assert "run" not in bench.look()
+    bench.driver.now += 60
+    assert bench.look() == {"silence": {"time": None}}, "nobody had asked"
     assert bench.driver.closed == 1
-    bench.driver.now += 70
-    silent = bench.look()
-    assert silent["run"]["silent"] == "1 min 12 s"
-    assert silent["run"]["done"] == STATE.ended
+    bench.driver.now += SILENCE
+    assert bench.look() == {"silence": {"time": None}}
+    bench.driver.now += 69
+    assert bench.look() == {"silence": {"time": "1 min 12 s"}}
     bench.driver.failure = None
-    assert bench.look()["run"]["silent"] is None
+    assert bench.look()["silence"] == {"time": None}
     assert bench.driver.connections == 2
+
+
+def test_a_driver_that_has_never_answered_is_said_to_be_silent_too(bench: Bench) -> None:
+    bench.driver.failure = DriverUnreachableError("no answer")
+    bench.look()
+    bench.driver.now += 15
+    assert bench.look() == {"silence": {"time": "15 s"}}
+
+
+def test_how_long_the_driver_is_silent_is_known_while_a_look_waits_for_its_answer(bench: Bench) -> None:
+    known = []
+
+    def wait() -> None:
+        for seconds in (SILENCE, 1.0, 8.0):
+            bench.driver.now += seconds
+            known.append(told(bench.lookout.silence())["silence"]["time"])
+
+    bench.look()
+    bench.driver.now += 10
+    bench.driver.wait = wait
+    assert bench.look()["silence"] == {"time": None}
+    assert known == [None, "4.0 s", "12 s"]
 
 
 def test_how_long_the_driver_takes_is_known(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from disbatch.handover import RunEnd
     from disbatch.web.lookout import Lookout
+
+
+DEADLINE = 20.0
 
 
 @pytest.fixture
@@ -88,6 +92,9 @@ class Sights:
             self.driver.close()
         return {"run": b"%d" % len(self.looks)}
 
+    def silence(self) -> dict[str, bytes]:
+        return {}
+
     def last(self, end: RunEnd | None) -> dict[str, bytes]:
         assert end == END
         return {"ended": b" over"}
@@ -134,6 +141,44 @@ def test_where_nobody_is_it_looks_seldom_and_at_once_when_somebody_comes(
 
     asyncio.run(play())
     assert sights.looks == [False, True, True]
+
+
+class Waiting:
+    """Stands for a lookout whose driver does not answer until it was said often enough that it is silent."""
+
+    answered_in = 0.0
+
+    def __init__(self, driver: socket.socket) -> None:
+        self.driver = driver
+        self.said = 0
+        self.has_answered = threading.Event()
+
+    def look(self, *, closely: bool) -> dict[str, bytes]:  # noqa: ARG002 - as the lookout has it
+        assert self.has_answered.wait(DEADLINE)
+        self.driver.close()
+        return {"silence": b"over"}
+
+    def silence(self) -> dict[str, bytes]:
+        self.said += 1
+        if self.said == 3:
+            self.has_answered.set()
+        return {"silence": b"%d" % self.said}
+
+    def last(self, _end: RunEnd | None) -> dict[str, bytes]:
+        return {}
+
+
+def test_while_a_look_waits_for_the_driver_visitors_hear_again_and_again_that_it_is_silent(
+    channel: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "PERIOD", 0.001)
+    monkeypatch.setattr(process, "IDLE_PERIOD", 0.002)
+    posted: list[bytes] = []
+    feed = Feed()
+    monkeypatch.setattr(feed, "post", lambda parts: posted.extend(parts.values()))
+    asyncio.run(process._watch(cast("Lookout", Waiting(channel[0])), feed, channel[1]))
+    assert posted[:3] == [b"1", b"2", b"3"]
+    assert posted[-1] == b"over"
 
 
 class Transport:
@@ -189,7 +234,6 @@ def protocol_over(transport: Transport, server: uvicorn.Server | None = None) ->
     return protocol
 
 
-DEADLINE = 20.0
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 BEGUN = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf"
 

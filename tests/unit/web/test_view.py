@@ -32,31 +32,34 @@ def steady_pace(rate: float) -> Pace:
 
 
 def test_the_head_of_the_page_tells_how_far_the_run_is() -> None:
-    told = view.run(STATE, steady_pace(2.0), None)
+    told = view.run(STATE, steady_pace(2.0))
     assert told["job"] == STATE.job
     assert (told["done"], told["total"], told["exact"]) == (40, 200, True)
     assert (told["failed"], told["running"], told["waiting"], told["skipped"]) == (4, 7, 3, 10)
     assert (told["places"], told["busy"]) == (8, 75)
     assert (told["words"], told["rate"], told["elapsed"]) == ("running", "2.0/s", "1 min 40 s")
     assert told["left"] == "72 to 88 s"
-    assert told["silent"] is None
 
 
 def test_what_nobody_knows_is_not_made_up() -> None:
-    told = view.run(replace(STATE, total=None, seconds_offered=0.0), Pace(), 75.0)
+    told = view.run(replace(STATE, total=None, seconds_offered=0.0), Pace())
     assert (told["total"], told["waiting"], told["left"], told["busy"], told["rate"]) == (None, 3, None, None, "-")
-    assert told["silent"] == "1 min 15 s"
+
+
+def test_how_long_the_driver_is_silent_is_told_in_words() -> None:
+    assert view.silence(75.0) == {"time": "1 min 15 s"}
+    assert view.silence(None) == {"time": None}
 
 
 def test_when_all_is_done_that_is_to_run_no_time_is_left() -> None:
-    assert view.run(replace(STATE, total=40), steady_pace(1.0), None)["left"] is None
+    assert view.run(replace(STATE, total=40), steady_pace(1.0))["left"] is None
     for phase in ("draining", "ended"):
-        assert view.run(replace(STATE, phase=phase), steady_pace(1.0), None)["left"] is None
+        assert view.run(replace(STATE, phase=phase), steady_pace(1.0))["left"] is None
 
 
 @pytest.mark.parametrize("phase", ["working", "finishing", "draining", "stopping", "ended", "of another version"])
 def test_each_phase_has_its_words(phase: str) -> None:
-    assert view.run(replace(STATE, phase=phase), Pace(), None)["words"]
+    assert view.run(replace(STATE, phase=phase), Pace())["words"]
 
 
 def test_hosts_are_told_with_their_contexts() -> None:
@@ -137,6 +140,15 @@ def test_what_was_found_is_told_those_that_run_first() -> None:
     assert told["tasks"][3]["took"] == "1.5 s"
 
 
+def test_the_task_of_an_id_is_told_before_those_that_run_with_the_number_in_their_text() -> None:
+    result = search([line(7), line(1, b"sleep 7")], "7", lambda: True)
+    others = [replace(RUNNING, task_id=number, command="sleep 7") for number in range(1000, 1000 + view.MOST_RUNNING)]
+    told = view.found(result, view.running_tasks(others, STATE), 0)["tasks"]
+    assert [task["task"] for task in told] == [7, *range(1000, 1000 + view.MOST_RUNNING), 1]
+    told = view.found(result, view.running_tasks([*others, replace(RUNNING, task_id=7, attempt=2)], STATE), 0)["tasks"]
+    assert [(task["task"], task["how"]) for task in told[:3]] == [(7, "running"), (7, "done"), (1000, "running")]
+
+
 def test_a_line_of_an_earlier_version_is_told_as_it_stands() -> None:
     old = line(1).replace(b"\t4711\t", b"\tsome\t").replace(b"1.500", b"fast")
     [told] = view.found(search([old], "1", lambda: True), (), 0)["tasks"]
@@ -181,7 +193,7 @@ def test_nothing_hostile_gets_through_whole() -> None:
     digest.add(replace(failure(1, HOSTILE, HOSTILE), command=HOSTILE))
     result = search([line(1, HOSTILE.encode(errors="replace"), node=HOSTILE)], "1", lambda: True)
     for name, told in {
-        "run": view.run(state, Pace(), None),
+        "run": view.run(state, Pace()),
         "hosts": view.hosts(state),
         "running": view.running((replace(RUNNING, command=HOSTILE),), 0, state),
         "failures": view.failures(digest, "", behind=False),
@@ -196,7 +208,7 @@ def test_nothing_hostile_gets_through_whole() -> None:
 
 @given(states, st.lists(tasks, max_size=3))
 def test_whatever_a_driver_posts_can_be_told(state: RunState, running: list[RunningTask]) -> None:
-    for told in (view.run(state, steady_pace(1.0), 1.0), view.hosts(state), view.running(tuple(running), 0, state)):
+    for told in (view.run(state, steady_pace(1.0)), view.hosts(state), view.running(tuple(running), 0, state)):
         text = view.event("name", told)
         json.loads(text.partition(b"data: ")[2])
         assert text.isascii()
