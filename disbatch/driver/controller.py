@@ -183,7 +183,12 @@ class Controller:
 
     @property
     def waiting(self) -> int:
-        """How many of the tasks that were read wait to be started, here or at an engine."""
+        """How many of the tasks that were read wait to be started, here or at an engine.
+
+        None in a run that is cut short.
+        """
+        if self.phase is not RunPhase.WORKING:
+            return 0
         held = sum(max(0, engine.wanting_cylinders - engine.cylinders) for engine in self.fleet.listening)
         return sum(isinstance(item, Task) for item in self._backlog) + held
 
@@ -237,10 +242,9 @@ class Controller:
 
     def _items_read(self, event: events.ItemsRead) -> None:
         self._is_reading = False
-        if self.phase is RunPhase.WORKING:
-            self._backlog.extend(event.items)
-            self._barriers_ahead += sum(isinstance(item, Barrier) for item in event.items)
-            self._list_ended = self._list_ended or event.ended
+        self._backlog.extend(event.items)
+        self._barriers_ahead += sum(isinstance(item, Barrier) for item in event.items)
+        self._list_ended = self._list_ended or event.ended
 
     def _reading_failed(self, event: events.ReadingFailed) -> None:
         self.can_be_resumed = not event.is_another
@@ -561,7 +565,6 @@ class Controller:
         self._tell(reason)
         self.phase = RunPhase.STOPPING
         self._exit_status = exit_status
-        self._backlog.clear()
         self._new.clear()
         self._membership.close(*CANCEL)
 
@@ -593,7 +596,9 @@ class Controller:
         self.phase = RunPhase.ENDED
         if not self._settings.requeue:  # what was not heard of again may have begun
             for task, engine, _ in self._outstanding.values():
+                self.fleet.release(engine, task.task_id)
                 self._record_lost(task, engine, _NOT_RUN_AGAIN)
+            self._outstanding.clear()
         self._do(events.EndRun(self.exit_status, complete=complete))
 
 

@@ -62,7 +62,7 @@ def state(run: Run, controller: Controller, unread: float | None, now: float) ->
         "engines": {engine.rank: _engine(engine) for engine in fleet.engines},
         "time": now,
         "phase": controller.phase.name.lower(),
-        "cylinders": fleet.cylinders,
+        "cylinders": fleet.cylinders + sum(map(_last_places, fleet.engines)),
         "finished": counts.finished,
         "failed": counts.failed,
         "skipped": counts.skipped,
@@ -140,3 +140,8 @@ def _engine(engine: Engine) -> dict[str, Any]:
 def _active(engine: Engine) -> int:
     """How many of an engine's cylinders run a task, as far as it has been heard."""
     return min(engine.wanting_cylinders, engine.cylinders)
+
+
+def _last_places(engine: Engine) -> int:
+    """Cylinders of an engine that leaves and runs tasks still."""
+    return engine.cylinders if engine.stage is EngineStage.LEAVING and engine.wanting_cylinders else 0

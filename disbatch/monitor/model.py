@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from disbatch import messages
 from disbatch.records import record
 from disbatch.watch.pace import SHORT, Pace
-from disbatch.watch.state import CUT, ENDED, EXPECTED, GONE, LEFT
+from disbatch.watch.state import ABSENT, AWAY, CUT, ENDED, EXPECTED, GONE, LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SILENCE = 4.0
 """Seconds without an answer of the driver, which is asked once a second, from which on that is said."""
 
-STATES = (CUT, "expected", "leaving", "running", LEFT)
+STATES = (CUT, "expected", "leaving", "running", ABSENT, LEFT)
 """What an engine or a context may be called, in the order in which they ask for attention."""
 
 UP, DOWN, PAGE_UP, PAGE_DOWN, HOME, END = "up", "down", "page up", "page down", "home", "end"
@@ -336,7 +336,7 @@ class Monitor:
         wanted = self.filter.lower()
         finds_all = not wanted or (context is not None and wanted in context.words)
         shown = [
-            row for row in engines if (finds_all or wanted in row.words) and not (self.hides_gone and row.state == LEFT)
+            row for row in engines if (finds_all or wanted in row.words) and not (self.hides_gone and row.state in AWAY)
         ]
         if context is None:
             return shown
@@ -463,7 +463,7 @@ class Monitor:
             self.message = "the run has ended"
         elif not self.may_stop:
             self.message = "a file for observers gives no right to stop anything; the run's script (--mon) does"
-        elif row.state == LEFT:
+        elif row.state in AWAY:
             self.message = f"{row.title} has gone already"
         elif key == "E" and row.is_context:
             self.message = "E stops engines; C stops the context under the cursor"
@@ -539,7 +539,7 @@ def _engine_row(engine: EngineState, rate: float | None) -> Row:
 
 def _context_row(context: ContextState, engines: Sequence[Row]) -> Row:
     state = _state_of(context, {row.state for row in engines})
-    there = [row for row in engines if row.state != LEFT]
+    there = [row for row in engines if row.state not in AWAY]
     rates = [row.rate for row in there if row.rate is not None]
     times = [row.heard for row in engines if row.heard is not None]
     return Row(

@@ -74,7 +74,7 @@ class Group:
 
     `text` is the last line of their error outputs, with a `*` for what differs, empty where there was none; it is
     `torn` where its beginning is not known. `nodes` are the hosts with their counts, the highest first; `alone` says
-    that there is only one although others ran tasks, too. The `example` is the first of them in the order of tasks.
+    that several of them have only one although others ran tasks, too. The `example` is the first in the order of tasks.
     """
 
     kind: str
@@ -161,15 +161,16 @@ class Digest:
         for tally in tallies:
             for node, count in tally.nodes.items():
                 nodes[node] = nodes.get(node, 0) + count
+        failed = sum(nodes.values())
         return Group(
             kind=kind,
             return_code=return_code,
             text=" ".join(_common([tally.shown for tally in tallies], members[0][3])),
             torn=members[0][2],
-            count=sum(tally.count for tally in tallies),
+            count=failed,
             earlier=sum(tally.earlier for tally in tallies),
             nodes=tuple(sorted(nodes.items(), key=lambda item: (-item[1], item[0]))),
-            alone=len(nodes) == 1 and len(self._nodes) > 1,
+            alone=failed > 1 and len(nodes) == 1 and len(self._nodes) > 1,
             example=min((tally.example for tally in tallies), key=_order),
         )
 

@@ -151,12 +151,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def main_of_run(asked: ContextRoleOptions) -> int:
     """Print what failed in the run of a script, so far; the exit status."""
-    path = RunFiles(asked.run).status
+    files = RunFiles(asked.run)
+    path = files.status
     if not os.path.exists(path):
         raise StatusFileError(
             f"there is no status file {path}", "the run has not begun yet, or somebody has removed it"
         )
-    advice = f"to run again what failed, after the run: disbatch <what you gave it before> -r {shell_word(path)} -R"
+    when = ", after the run" * os.path.exists(files.observer)
+    advice = f"to run again what failed{when}: disbatch <what you gave it before> -r {shell_word(path)} -R"
     return _print([path], advice, as_json=asked.json)
 
 

@@ -31,12 +31,18 @@ PHASES = {
 }
 """What a run does in each of them, in words."""
 
+_CUT_SHORT = (DRAINING, STOPPING, ENDED)
+"""Phases in which no task is started any more, although some may be left."""
+
 EXPECTED, RUNNING, LEAVING, GONE = "expected", "running", "stopping", "stopped"
 """What an engine may be."""
 
-CUT, LEFT = "cut off", "gone"
-_WORDS = {EXPECTED: "expected", RUNNING: "running", LEAVING: "leaving", GONE: LEFT}
-"""How people are told that."""
+CUT, LEFT, ABSENT = "cut off", "gone", "absent"
+_WORDS = {EXPECTED: "expected", RUNNING: "running", LEAVING: "leaving"}
+"""How people are told that; of those that are no more some were never there."""
+
+AWAY = (ABSENT, LEFT)
+"""Words for those that are no more."""
 
 _UNLIKE_A_STATE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 """What comes of reading something else as if it were one."""
@@ -71,7 +77,9 @@ class EngineState:
     @property
     def in_words(self) -> str:
         """What it is, as people are told."""
-        return CUT if self.cut and self.status != GONE else _WORDS.get(self.status, self.status)
+        if self.status == GONE:
+            return ABSENT if self.came is None else LEFT
+        return CUT if self.cut else _WORDS.get(self.status, self.status)
 
 
 @record
@@ -93,10 +101,10 @@ class ContextState:
 class RunState:
     """A run at a `time`.
 
-    Of its tasks `active` run and `waiting` are read and wait; `total` is how many there are in all, None where nobody
-    knows, an estimate unless `total_is_exact`. Those that earlier runs did count as `skipped`. `lost` are attempts
-    that ended with their engine, `rerun` all that were not the last of their task. `seconds_offered` are those that
-    cylinders were there, `seconds_taken` those that tasks took of them.
+    Of its tasks `active` run and `waiting` are read and wait, none where it is cut short; `total` is how many there are
+    in all, None where nobody knows, an estimate unless `total_is_exact`. Those that earlier runs did count as
+    `skipped`. `lost` are attempts that ended with their engine, `rerun` all that were not the last of their task.
+    `seconds_offered` are those that cylinders were there, `seconds_taken` those that tasks took of them.
     """
 
     job: str
@@ -139,8 +147,11 @@ class RunState:
 
     @property
     def yet_to_start(self) -> int:
-        """How many tasks wait, those that are not read yet too, unless nobody knows how many they are."""
-        if self.total is None or self.list_ended:
+        """How many tasks wait, those that are not read yet too, unless nobody knows how many they are.
+
+        None in a run that is cut short.
+        """
+        if self.total is None or self.list_ended or self.phase in _CUT_SHORT:
             return self.waiting
         return max(0, self.total - self.ended - self.active - self.interrupted)
 

@@ -86,6 +86,7 @@ def test_the_script_of_the_run_tells_it_after_the_run(work: Workplace) -> None:
     told = work.run("--failures", program=[work.directory / "run_dbUtil.sh"], cwd=work.directory.parent)
     assert (told.returncode, told.stderr) == (0, "")
     assert reasons(told.stdout.splitlines()) == REASONS
+    assert told.stdout.splitlines()[-1].startswith("to run again what failed: disbatch")
 
 
 def test_the_script_of_the_run_tells_it_while_that_goes_on(work: Workplace) -> None:

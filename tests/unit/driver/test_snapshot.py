@@ -139,6 +139,34 @@ def test_what_somebody_says_for_an_engine_that_has_not_come_does_not_make_it_com
     assert state_of(run)["engines"]["0"]["start"] is None
 
 
+def test_an_engine_that_is_cut_off_and_comes_back_has_come_once() -> None:
+    run = Play()
+    run.reads(task(0))
+    run.now = 10.0
+    run.engines(1)
+    run.now = 20.0
+    run.is_cut(0)
+    assert state_of(run)["engines"]["0"]["cut"] is True
+    run.happens(events.MemberRejoined(messages.engine_name(0)))
+    engine = state_of(run)["engines"]["0"]
+    assert (engine["start"], engine["cut"], engine["status"]) == (10.0, False, "running")
+
+
+@pytest.mark.parametrize("has_come", [False, True])
+def test_of_an_engine_that_has_stopped_it_is_known_whether_it_ever_came(*, has_come: bool) -> None:
+    run = Play()
+    run.now = 10.0
+    run.reads(task(0))
+    run.happens(context_came(TOKEN, 1))
+    if has_come:
+        run.comes(0)
+        run.is_lost(0)
+    else:
+        run.happens(messages.EngineProcessEnded(0, 255, "Connection refused", certain=False))
+    engine = state_of(run)["engines"]["0"]
+    assert (engine["status"], engine["start"]) == ("stopped", 10.0 if has_come else None)
+
+
 @pytest.mark.parametrize("stage", EngineStage)
 def test_every_stage_of_an_engine_has_its_word(stage: EngineStage) -> None:
     run = play(task(0), cylinders=[1])
@@ -185,6 +213,57 @@ def test_a_run_that_is_cut_short() -> None:
     run.happens(events.SignalCame("SIGTERM", 143))
     made = state_of(run)
     assert (made["phase"], made["currentReturnCode"]) == ("stopping", 143)
+
+
+CUT_SHORT = pytest.mark.parametrize(
+    "event", [events.SignalCame("SIGINT", 130), events.DrainAsked("SIGUSR1"), events.ReadingFailed("it is gone")]
+)
+
+
+@CUT_SHORT
+def test_in_a_run_that_is_cut_short_there_are_as_many_tasks_as_before_and_none_waits(event: events.Event) -> None:
+    run = Play()
+    run.reads(*tasks(*range(40)), skipped(40), ended=False)
+    run.engines(2)
+    run.ends(0, 0, elapsed=0.001)
+    before = state_of(run, unread=100.0)
+    assert before["waiting"] > 0
+    run.happens(event)
+    made = state_of(run, unread=100.0)
+    assert made["total"] == before["total"] == 141
+    assert (made["waiting"], made["activeCylinders"], made["cylinders"]) == (0, 2, 2)
+
+
+@CUT_SHORT
+def test_tasks_that_were_read_when_the_run_was_cut_short_are_some_of_all(event: events.Event) -> None:
+    run = Play()
+    run.reads(task(0), ended=False)
+    run.engines(1)
+    assert state_of(run, unread=2.0)["total"] == 3
+    run.happens(event)
+    run.reads(*tasks(1, 2))
+    made = state_of(run, unread=0.0)
+    assert (made["total"], made["total_is_exact"], made["waiting"]) == (3, True, 0)
+
+
+@CUT_SHORT
+def test_places_are_there_as_long_as_a_task_runs_in_one_of_them(event: events.Event) -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[2, 1])
+    run.happens(event)
+    run.ends(0, 0, interrupted=True)
+    made = state_of(run)
+    assert (made["activeCylinders"], made["cylinders"]) == (2, 3)
+    run.ends(1, 2)
+    made = state_of(run)
+    assert (made["activeCylinders"], made["cylinders"]) == (1, 2)
+
+
+def test_of_a_run_that_ends_without_all_of_its_tasks_the_total_stays() -> None:
+    run = play(*tasks(0, 1, 2), cylinders=[2], requeue=False)
+    run.happens(events.SignalCame("SIGINT", 130))
+    run.happens(events.PatienceEnded())
+    made = state_of(run)
+    assert (made["phase"], made["finished"], made["total"], made["activeCylinders"]) == ("ended", 2, 3, 0)
 
 
 # How far it is

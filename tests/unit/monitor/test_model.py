@@ -88,6 +88,14 @@ def test_what_the_state_of_an_engine_is_called(status: str, *, cut: bool, word: 
     assert rows_of(run(engine(0, status=status, cut=cut)))[1].state == word
 
 
+def test_an_engine_that_never_came_is_absent_and_offers_no_places() -> None:
+    rows = rows_of(run(engine(0), engine(1, status=GONE, came=None)))
+    assert (rows[0].cylinders, rows[2].state) == (4, "absent")
+    monitor = shown(run(engine(0), engine(1, "h9", status=GONE, came=None)))
+    press(monitor, "x")
+    assert names(monitor) == ["SSH0", "h0"]
+
+
 @pytest.mark.parametrize(
     ("engines", "word"),
     [

@@ -314,6 +314,12 @@ def test_a_group_on_one_host_says_so_when_others_ran_too() -> None:
     assert not digest.groups()[0].alone
 
 
+def test_a_single_failure_says_nothing_of_its_host() -> None:
+    digest = digest_of([failure("no", node="h3")])
+    digest.ran_on("h1")
+    assert not digest.groups()[0].alone
+
+
 def test_the_example_is_the_first_task() -> None:
     failures = [failure("no", task_id=0, per_engine=True), *(failure("no", task_id=number) for number in (7, 5, 6))]
     assert digest_of(failures).groups()[0].example.command == "work 5"

@@ -177,9 +177,9 @@ def test_a_torn_last_line_is_left_out(path: Path) -> None:
 
 
 def test_hosts_that_ran_without_failing_are_known(path: Path) -> None:
-    assert groups_in(path, line(0, 1), line(1, node="h2"))[0].alone
-    assert not groups_in(path, line(0, 1), line(1, node="h1"), BARRIER)[0].alone
-    assert groups_in(path, of_engine(1), of_engine(0, "h2"))[0].alone
+    assert groups_in(path, line(0, 1), line(2, 1), line(1, node="h2"))[0].alone
+    assert not groups_in(path, line(0, 1), line(2, 1), line(1, node="h1"), BARRIER)[0].alone
+    assert groups_in(path, of_engine(1), of_engine(1), of_engine(0, "h2"))[0].alone
 
 
 @pytest.mark.parametrize("damaged", [b"  half a line\n", b"    \tx\t2\t3\t4\t5\t6\n", b"    \t0\t2\t3\t4\t5\n"])
@@ -277,5 +277,8 @@ def test_a_run_is_told_of_while_it_goes_on(tmp_path: Path, capsys: pytest.Captur
     written(tmp_path / "my run_status.txt", line(0, 1), line(1, 1)[:20])
     assert failures.main_of_run(asked) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == "1 failed, for 1 reason:"
-    assert told[-1].endswith(f"-r '{tmp_path}/my run_status.txt' -R")
+    again = f"disbatch <what you gave it before> -r '{tmp_path}/my run_status.txt' -R"
+    assert (told[0], told[-1]) == ("1 failed, for 1 reason:", f"to run again what failed: {again}")
+    (tmp_path / "my run_observer.txt").touch()  # as long as it goes on
+    assert failures.main_of_run(asked) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"to run again what failed, after the run: {again}"

@@ -58,14 +58,17 @@ def test_where_nothing_failed_that_is_said() -> None:
 
 def test_groups_are_told_with_their_hosts_and_an_example() -> None:
     failures = [failure("no such thing\n", node=node) for node in ("h1", "h2", "h1")]
-    assert lines(digest_of(*failures, failure(return_code=-11, task_id=4, line=5))) == [
-        "4 failed, for 2 reasons:",
+    others = [failure(return_code=-11, task_id=number, line=number + 1) for number in (4, 5)]
+    assert lines(digest_of(*failures, *others, failure(return_code=2))) == [
+        "6 failed, for 3 reasons:",
         "  3  exit status 1: no such thing",
         "     on h1 (2), h2 (1)",
         "     such as task 17 (line 18): work 17",
-        "  1  killed by SIGSEGV: nothing on stderr",
+        "  2  killed by SIGSEGV: nothing on stderr",
         "     all on h1",
         "     such as task 4 (line 5): work 17",
+        "  1  exit status 2: nothing on stderr",
+        "     such as task 17 (line 18): work 17",
     ]
 
 

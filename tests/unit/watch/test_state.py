@@ -9,7 +9,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from disbatch.records import replace
-from disbatch.watch.state import DRAINING, GONE, WORKING, RunningTask, RunState, StateError, parse_running, parse_state
+from disbatch.watch.state import (
+    DRAINING,
+    ENDED,
+    GONE,
+    STOPPING,
+    WORKING,
+    RunningTask,
+    RunState,
+    StateError,
+    parse_running,
+    parse_state,
+)
 from tests.unit.driver.play import play, task
 from tests.unit.driver.test_snapshot import running_of, state_of
 from tests.unit.watch.examples import BEGAN, context, engine, posted, run
@@ -90,6 +101,16 @@ def test_tasks_that_wait_are_all_of_them_where_their_number_is_known() -> None:
     assert run(list_ended=False, total=5, finished=20).yet_to_start == 0
 
 
+@pytest.mark.parametrize("phase", [DRAINING, STOPPING, ENDED])
+def test_tasks_that_will_not_be_run_do_not_wait(phase: str) -> None:
+    assert run(list_ended=False, phase=phase, waiting=0, total=900).yet_to_start == 0
+
+
 def test_engines_and_contexts_that_have_gone() -> None:
     made = read(run(engine(0, status=GONE, heard=None), contexts=(context(0, engines=(0,), gone=True),)))
     assert (made.engines[0].heard, made.contexts[0].gone) == (None, True)
+
+
+@pytest.mark.parametrize(("came", "word"), [(None, "absent"), (BEGAN, "gone")])
+def test_an_engine_that_never_came_is_not_called_like_one_that_left(came: float | None, word: str) -> None:
+    assert engine(0, status=GONE, came=came).in_words == word

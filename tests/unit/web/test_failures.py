@@ -55,7 +55,7 @@ def test_a_large_file_is_read_in_several_goes(file: Path) -> None:
 
 def test_a_cause_on_one_host_of_several_is_noticed(file: Path) -> None:
     failures = Failures(Tail(str(file)), lambda: 0.0)
-    append(file, line(1, b"false", 1, node="h1"))
+    append(file, *(line(number, b"false", 1, node="h1") for number in (1, 2)))
     failures.read()
     assert not failures.digest.groups()[0].alone
     failures.digest.ran_on("h2")

@@ -105,9 +105,9 @@ def test_history_grows_with_the_looks(bench: Bench) -> None:
 
 def test_failures_are_told_when_there_are_new_ones(bench: Bench) -> None:
     assert "failures" not in bench.look()
-    bench.file.write_bytes(line(1, b"false", 1, b"oops\n"))
+    bench.file.write_bytes(line(1, b"false", 1, b"oops\n") + line(2, b"false", 1, b"oops\n"))
     parts = bench.look()
-    assert parts["failures"]["count"] == 1
+    assert parts["failures"]["count"] == 2
     assert parts["failures"]["rerun"] == "disbatch -R"
     assert parts["failures"]["groups"][0]["hosts"] == "all on h1", "h2 has run tasks too"
     assert "failures" not in bench.look()

@@ -105,7 +105,7 @@ def test_failures_are_told_by_cause_with_an_example_and_the_command() -> None:
         "count": 5, "how": "exit status 2", "text": "no such file", "hosts": "h0 (3), h1 (2)",
         "example": "task 0 (line 1)", "command": "cat 0",
     }  # fmt: skip
-    assert (second["how"], second["text"], second["hosts"]) == ("killed by SIGSEGV", "nothing on stderr", "all on h1")
+    assert (second["how"], second["text"], second["hosts"]) == ("killed by SIGSEGV", "nothing on stderr", "h1 (1)")
 
 
 def test_causes_and_hosts_without_end_are_bounded() -> None:
