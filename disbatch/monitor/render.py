@@ -11,7 +11,7 @@ from disbatch.monitor import model
 from disbatch.monitor.cells import cut, fitted, shown, width
 from disbatch.records import record
 from disbatch.watch import words
-from disbatch.watch.state import CUT, ENDED, LEFT, PHASES, WORKING
+from disbatch.watch.state import ABSENT, CUT, ENDED, LEFT, PHASES, WORKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +28,7 @@ PLAIN, STRONG, FAINT, GOOD, BAD, WARNING, HEADING, CURSOR = (
 )  # fmt: skip
 """Styles."""
 
-_STATE_STYLES = {"running": GOOD, "expected": FAINT, "leaving": WARNING, CUT: BAD, LEFT: FAINT}
+_STATE_STYLES = {"running": GOOD, "expected": FAINT, "leaving": WARNING, CUT: BAD, ABSENT: WARNING, LEFT: FAINT}
 
 _GAP = "   "
 _BAR_MOST = 40

@@ -48,7 +48,7 @@ def parts(state: RunState, pace: Pace) -> dict[str, Part]:
     if state.failed_now:
         made["failed"] = (f"{number(state.failed_now)} failed", BAD)
     made["running"] = (f"{number(state.active)} running", PLAIN)
-    waiting = "more to come" if state.total is None else f"{number(state.yet_to_start)} waiting"
+    waiting = "more to come" if state.total is None and state.phase == run.WORKING else f"{number(state.yet_to_start)} waiting"
     made["waiting"] = (waiting, FAINT)
     made["places"] = (f"{number(state.active)}/{number(state.cylinders)} places", FAINT)
     if pace.rate is not None:
