@@ -48,8 +48,8 @@ def parts(state: RunState, pace: Pace) -> dict[str, Part]:
     if state.failed_now:
         made["failed"] = (f"{number(state.failed_now)} failed", BAD)
     made["running"] = (f"{number(state.active)} running", PLAIN)
-    waiting = "more to come" if state.total is None and state.phase == run.WORKING else f"{number(state.yet_to_start)} waiting"
-    made["waiting"] = (waiting, FAINT)
+    may_be_more = state.total is None and state.phase == run.WORKING
+    made["waiting"] = ("more to come" if may_be_more else f"{number(state.yet_to_start)} waiting", FAINT)
     made["places"] = (f"{number(state.active)}/{number(state.cylinders)} places", FAINT)
     if pace.rate is not None:
         made["rate"] = (rate(pace.rate), PLAIN)
