@@ -1,6 +1,6 @@
 """What those who watch a run take from it: the line on its terminal, a monitor, a web page that many have open.
 
-Usage: python -m benchmarks.watched [--tasks 5000] [--slots 2] [--pages 50] [--rounds 8]
+Usage: python -m benchmarks.watched [--tasks 5000] [--slots 2] [--pages 50] [--rounds 8] [--only WAY ...]
 
 Each round runs the same list of `true` unwatched, watched in each way, and in all ways at once. It is measured from the
 first of them to the last, by the status file, when everybody is there. Terminals are pseudo-terminals that this process
@@ -62,6 +62,16 @@ class Way(NamedTuple):
     progress: bool = False
     monitor: bool = False
     pages: int | None = None
+
+
+WAYS: dict[str, Callable[[int], Way]] = {
+    "line": lambda _: Way(progress=True),
+    "monitor": lambda _: Way(monitor=True),
+    "page": lambda _: Way(pages=0),
+    "visitors": lambda pages: Way(pages=pages),
+    "all": lambda pages: Way(progress=True, monitor=True, pages=pages),
+}
+"""Ways to watch a run, for so many visitors: a page that is there for nobody, and one that has them."""
 
 
 class Measured(NamedTuple):
@@ -225,20 +235,14 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=5000)
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--pages", type=int, default=50)
+    parser.add_argument("--only", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--visit", default="")
     asked = parser.parse_args()
     if asked.visit:
         visit(asked.visit, asked.pages)
         return
-    ways = {
-        "nobody": Way(),
-        "line on its terminal": Way(progress=True),
-        "monitor": Way(monitor=True),
-        "page that nobody has open": Way(pages=0),
-        f"page that {asked.pages} have open": Way(pages=asked.pages),
-        "all of them": Way(progress=True, monitor=True, pages=asked.pages),
-    }
-    measured: dict[str, list[Measured]] = {way: [] for way in ways}
+    ways = {"nobody": Way(), **{name: WAYS[name](asked.pages) for name in asked.only}}
+    measured: dict[str, list[Measured]] = {name: [] for name in ways}
     with workplace() as directory:
         write_tasks(directory / "tasks", [*GATE, *["true"] * asked.tasks])
         for number in range(asked.rounds):
@@ -258,7 +262,8 @@ def main() -> None:
                 *(spread(share, ".1f") for share in shares),
             ]
         )
-    print_table(f"{asked.tasks} times `true` in {asked.slots} places, {asked.rounds} rounds, {PYTHON}", rows)
+    what = f"{asked.tasks} times `true` in {asked.slots} places, {asked.pages} visitors of the page"
+    print_table(f"{what}, {asked.rounds} rounds, {PYTHON}", rows)
 
 
 if __name__ == "__main__":

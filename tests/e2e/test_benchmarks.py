@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         ("scale", "--engines 2 --cylinders 2 --tasks 1000 --seconds 0", "tasks/s"),
         ("attack", "--rounds 1 --seconds 0.2 --only wrong nonsense", "nonsense"),
         ("digest", "--failed 6 --lines 2000 --rounds 1", "2,000 lines, 2 failed"),
-        ("watched", "--tasks 5 --pages 2 --rounds 1", "page that 2 have open"),
+        ("watched", "--tasks 5 --pages 2 --rounds 1", "visitors"),
         ("store", "--idle 2 --busy 2 --seconds 0.1", "2 busy without the idle ones"),
     ],
 )
