@@ -30,8 +30,7 @@ system-packages:  ## install the Debian packages that tests with real ssh, Slurm
 	tools/install-system-packages.sh
 
 test: $(READY) system-packages lint  ## lint, then all tests
-	$(BIN)/python -m pytest -n 2 tests/unit
-	$(BIN)/python -m pytest --ignore=tests/unit
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)  ## style, format and types
 	$(BIN)/ruff check

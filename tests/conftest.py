@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # How many examples a test of a property tries: `--hypothesis-profile=quick` is for the seconds between two edits. No
 # test fails because a machine is slow.
 settings.register_profile("thorough", deadline=None, max_examples=100)
-settings.register_profile("quick", deadline=None, max_examples=10)
+settings.register_profile("quick", deadline=None, max_examples=5)
 settings.load_profile("thorough")
 
 

@@ -202,6 +202,7 @@ class GridEngineCell:
                 "slots": str(SLOTS),
                 "pe_list": "mpi",
                 "tmpdir": "/run",  # which each host has of its own
+                "load_thresholds": "NONE",  # whatever else this machine has to do, the queue takes jobs
                 "shell": "/bin/bash",
             },
         )

@@ -61,7 +61,7 @@ class Bench:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < deadline, "it has not come true"
-            self.loop.turn(0.05)
+            self.loop.turn(0.005)
 
     def text(self, name: str) -> bytes:
         path = self.folder / name
@@ -70,7 +70,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(page, "START_AFTER", 0.001)
     bench = Bench(tmp_path)
     yield bench
     bench.listening.close()

@@ -82,7 +82,8 @@ def fastest() -> Launcher:
 
 
 @pytest.fixture
-def bench(subreaper: None) -> Iterator[Bench]:  # noqa: ARG001 - what it does counts
+def bench(subreaper: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:  # noqa: ARG001 - what it does counts
+    monkeypatch.setattr(module, "LOOK_PERIOD", 0.01)
     made = Bench(fastest())
     yield made
     made.clear_away()
@@ -289,7 +290,7 @@ def test_what_runs_is_asked_to_end_first(either_bench: Bench, tmp_path: Path) ->
 
 WRITES_ITS_PID = b'echo $BASHPID > "$PID.new"; mv "$PID.new" "$PID"; '
 
-TAKES_ITS_TIME = b"trap 'sleep 0.1; exit' TERM; " + WRITES_ITS_PID + b"while :; do sleep 0.01; done"
+TAKES_ITS_TIME = b"trap 'sleep 0.05; exit' TERM; " + WRITES_ITS_PID + b"while :; do sleep 0.01; done"
 
 WILL_NOT_END = b"trap '' TERM; " + WRITES_ITS_PID + b"while :; do sleep 60; done"
 
@@ -302,15 +303,15 @@ BESIDE, ELSEWHERE, FAR_AWAY = (
 
 
 @pytest.mark.parametrize("way", [BESIDE, ELSEWHERE, FAR_AWAY], ids=["its-group", "a-session", "an-orphan"])
-@pytest.mark.parametrize("child", [TAKES_ITS_TIME, WILL_NOT_END], ids=["slow", "stubborn"])
+@pytest.mark.parametrize(("child", "grace"), [(TAKES_ITS_TIME, 10), (WILL_NOT_END, 0.05)], ids=["slow", "stubborn"])
 def test_what_is_interrupted_is_reported_when_all_that_it_began_has_ended(
-    bench: Bench, tmp_path: Path, way: bytes, child: bytes
+    bench: Bench, tmp_path: Path, way: bytes, child: bytes, grace: float
 ) -> None:
     pid_file = tmp_path / "pid"
     bench.start("it", way, CHILD=child.decode(), PID=str(pid_file))
     bench.until_exists(pid_file)
     pid = int(pid_file.read_text())
-    bench.attempts.end_running(0.3)
+    bench.attempts.end_running(grace)
     bench.until(lambda: "it" in bench.ended)
     assert not is_there(pid)
     bench.until(lambda: "it" in bench.outcomes)

@@ -496,12 +496,12 @@ def test_there_may_be_nothing_to_stop() -> None:
 # Whatever happens.
 
 
-@pytest.mark.parametrize("height", range(1, 60))
-def test_the_lines_of_a_window_are_all_used(height: int) -> None:
-    parts = layout(height)
-    assert parts.header + parts.heading + parts.rows + parts.footer == height
-    assert min(parts.header, 1) == 1
-    assert parts.rows or height < 3
+def test_the_lines_of_a_window_are_all_used() -> None:
+    for height in range(1, 60):
+        parts = layout(height)
+        assert parts.header + parts.heading + parts.rows + parts.footer == height
+        assert min(parts.header, 1) == 1
+        assert parts.rows or height < 3
 
 
 KEYS_AT_RANDOM = st.sampled_from(
