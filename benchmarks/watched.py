@@ -18,7 +18,7 @@ import struct
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fcntl import ioctl
 from pathlib import Path
 from termios import TIOCSWINSZ
@@ -121,23 +121,19 @@ def measure(directory: Path, slots: int, way: Way) -> Measured:
     options = ["-s", f"localhost:{slots}", *(["-w"] if way.pages is not None else [])]
     with terminal() as screen, terminal() as other:
         its = screen.its if way.progress else subprocess.DEVNULL
-        with running(*options, "tasks", directory=directory, terminal=its) as driver:
+        with running(*options, "tasks", directory=directory, terminal=its) as driver, ExitStack() as stack:
             until(lambda: any(process.name == "sleep" for process in descendants(driver.pid)), "first task")
-            watching, visitors = [], None
-            monitor = start_monitor(directory, other) if way.monitor else None
-            if monitor is not None:
-                watching.append(monitor.pid)
+            watching = []
+            if way.monitor:
+                watching.append(stack.enter_context(monitor(directory, other)))
             if way.pages is not None:
                 url = url_of(directory)
                 watching.append(page_of(driver.pid))
-                visitors = start_visitors(url, way.pages) if way.pages else None
+                if way.pages:
+                    stack.enter_context(visitors(url, way.pages))
             if way.progress:
                 until(lambda: screen.seen > 0, "line on the terminal")
             took, used = let_go(directory, driver, watching)
-            for process in (monitor, visitors):
-                if process is not None:
-                    process.terminate()
-                    process.wait()
     tasks = read_status(directory)[len(GATE) :]
     clear(directory)
     return Measured(
@@ -169,11 +165,22 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(POLL)
 
 
-def start_monitor(directory: Path, screen: Terminal) -> subprocess.Popen[bytes]:
-    """Start a monitor there, which has drawn its first picture then."""
-    monitor = start([directory / "run_dbUtil.sh", "--mon"], directory, screen.its)
-    until(lambda: screen.seen > 0, "picture of the monitor")
-    return monitor
+@contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """See that a process ends with the block."""
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def monitor(directory: Path, screen: Terminal) -> Iterator[int]:
+    """A monitor there, which has drawn its first picture; its process."""
+    with ended(start([directory / "run_dbUtil.sh", "--mon"], directory, screen.its)) as process:
+        until(lambda: screen.seen > 0, "picture of the monitor")
+        yield process.pid
 
 
 def url_of(directory: Path) -> str:
@@ -190,13 +197,14 @@ def page_of(driver: int) -> int:
     raise ProcessLookupError("there is no page")
 
 
-def start_visitors(url: str, pages: int) -> subprocess.Popen[bytes]:
-    """Start the process of the visitors, all of whom are there then."""
+@contextmanager
+def visitors(url: str, pages: int) -> Iterator[None]:
+    """The process of the visitors, all of whom are there."""
     command = [sys.executable, "-m", "benchmarks.watched", "--visit", url, "--pages", str(pages)]
-    visitors = subprocess.Popen(command, cwd=CHECKOUT, env=ENVIRONMENT, stdout=subprocess.PIPE)
-    assert visitors.stdout is not None  # noqa: S101 - it was asked for
-    visitors.stdout.readline()
-    return visitors
+    with ended(subprocess.Popen(command, cwd=CHECKOUT, env=ENVIRONMENT, stdout=subprocess.PIPE)) as process:
+        assert process.stdout is not None  # noqa: S101 - it was asked for
+        process.stdout.readline()
+        yield
 
 
 def visit(url: str, pages: int) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from functools import partial
 from importlib import import_module
 
 from disbatch import __version__
 from disbatch.errors import DisbatchError, ExitStatus
+from disbatch.terminal import answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def _forget_unwritten() -> None:
 def _play(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         # One of the options; asked for alone it does not wait for them to be imported.
-        with suppress(OSError):
-            print(__version__)
+        answer(__version__)
         return ExitStatus.OK
     if COMPLETION_VARIABLE in os.environ:
         from disbatch import completion  # noqa: PLC0415 - only a shell that completes needs it

@@ -37,7 +37,9 @@ def answer(text: str) -> None:
 
     Characters that its encoding does not have are escaped. That who reads it has read enough is no error.
     """
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    if sys.stdout is None:
+        raise DisbatchError("cannot write to standard output: it is closed")
+    encoding = sys.stdout.encoding or "utf-8"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except BrokenPipeError:

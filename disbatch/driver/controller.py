@@ -185,7 +185,7 @@ class Controller:
     def waiting(self) -> int:
         """How many of the tasks that were read wait to be started, here or at an engine.
 
-        None in a run that is cut short.
+        0 in a run that is cut short.
         """
         if self.phase is not RunPhase.WORKING:
             return 0
@@ -410,8 +410,7 @@ class Controller:
                 interrupted.append(_next_attempt(task))
             else:
                 self._record(task, engine, outcome)
-        if self.phase is RunPhase.WORKING:
-            self._give_back(interrupted)
+        self._give_back(interrupted)
 
     def _record(self, task: Task, engine: Engine, outcome: Outcome) -> None:
         self._losses.pop(task.task_id, None)

@@ -521,6 +521,7 @@ class Membership:
         """Count on an engine no longer that has not said goodbye, and of which nothing runs any more."""
         held = len(engine.tasks)
         self._note(f"engine {engine.rank} is lost, with the tasks {', '.join(map(str, engine.begun)) or 'none'} begun")
+        self._fleet.cut_off(engine, cut=True)  # it has not left, as those who look are to see
         again = self._engine_is_gone(engine, lost=True)
         fate = f"; {again} of its tasks {'to run again' if self._open else 'left to a run that resumes'}" * bool(again)
         if not self._settings.requeue:

@@ -98,7 +98,7 @@ class Poller:
             self._tell(error)
 
     def ask(self) -> bool:
-        """Ask once, and pass all orders on; whether that was the last time."""
+        """Ask once, and pass all orders on, unless nobody hears of it; whether that was the last time."""
         if self.events.qsize() >= MOST_UNHEARD:
             return False
         began = time.monotonic()

@@ -353,7 +353,8 @@ def _facts_of_context(row: Row, context: ContextState | None) -> dict[str, str]:
     found = {"tasks": f"{words.number(row.assigned)} assigned, {words.number(row.finished)} finished"}
     if context is not None:
         found |= {"host": context.host, "process": str(context.pid) if context.pid else "-"}
-        found["context"] = f"{context.system}, {words.number(len(context.engines))} engines"
+        count = len(context.engines)
+        found["context"] = f"{context.system}, {words.number(count)} engine{'s' * (count != 1)}"
         if context.task_limit:
             found["tasks"] += f", {words.number(context.task_limit)} at most"
     return found

@@ -75,8 +75,9 @@ class Screen:
 
     def begin(self) -> None:
         """Show something from now on."""
-        terminal.hand_over(self._tell)
-        self._thread.start()
+        with suppress(RuntimeError):  # there is a limit to threads, and the run can do without this one
+            self._thread.start()
+            terminal.hand_over(self._tell)
 
     def show(self, state: Mapping[str, Any]) -> None:
         """Show this, as `driver.snapshot` makes it, the next time."""
@@ -87,17 +88,21 @@ class Screen:
         gone = threading.Event()
 
         def clear(writer: Writer) -> None:
-            writer.clear()
-            gone.set()
+            try:
+                writer.clear()
+            finally:
+                gone.set()
 
-        self._told.put(clear)
-        gone.wait(LAST_PATIENCE)
+        if self._thread.is_alive():
+            self._told.put(clear)
+            gone.wait(LAST_PATIENCE)
 
     def end(self) -> None:
         """Show nothing more, when all that was told has been written or the terminal does not take it."""
         self._told.put(lambda writer: writer.clear())
         self._told.put(None)
-        self._thread.join(LAST_PATIENCE)
+        if self._thread.is_alive():
+            self._thread.join(LAST_PATIENCE)
         terminal.take_back()
 
     def _tell(self, text: str) -> None:
@@ -151,8 +156,11 @@ def _done(todo: Callable[[Writer], object], writer: Writer) -> Writer:
         todo(writer)
     except (OSError, ValueError):  # a terminal that has gone
         pass
-    except Exception:  # noqa: BLE001 - see above
+    except Exception as error:  # noqa: BLE001 - see above
+        with suppress(Exception):
+            writer.clear()
         writer = Lines()
+        writer.tell(f"how far the run is cannot be drawn here: {str(error) or type(error).__name__}")
         with suppress(Exception):
             todo(writer)
     return writer
@@ -225,17 +233,10 @@ class Bar:
 def screen_for(wish: str) -> Screen:
     """What a user sees who wants progress shown `auto`matically, or `on` wherever he looks."""
     if _can_draw():
-        return Screen(_bar)
+        return Screen(lambda: Bar(sys.stderr))
     return Screen(partial(Lines, LINES_ASKED_FOR, LINES_ASKED_FOR) if wish == "on" else Lines)
 
 
 def _can_draw() -> bool:
     """Whether standard error is a terminal on which a line can be drawn in the place of another."""
     return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown", "")
-
-
-def _bar() -> Writer:
-    try:
-        return Bar(sys.stderr)
-    except ImportError:
-        return Lines()

@@ -162,11 +162,18 @@ def main_of_run(asked: ContextRoleOptions) -> int:
     return _print([path], advice, as_json=asked.json)
 
 
+def _has_lines(path: str) -> bool:
+    try:
+        return os.path.getsize(path) > 0
+    except OSError:  # it was there just now
+        return True
+
+
 def _print(paths: Sequence[str], advice: str, *, as_json: bool) -> int:
     digest = read(paths)
     if as_json:
         text = json.dumps(wording.facts(digest), indent=2)
-    elif not any(map(os.path.getsize, paths)):
+    elif not digest.failed and not any(map(_has_lines, paths)):
         text = f"no task has ended yet: nothing is in {' or '.join(map(shell_word, paths))}"
     else:
         text = "\n".join([*wording.lines(digest), *[advice] * bool(digest.failed)])

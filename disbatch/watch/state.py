@@ -31,7 +31,7 @@ PHASES = {
 }
 """What a run does in each of them, in words."""
 
-_CUT_SHORT = (DRAINING, STOPPING, ENDED)
+_CUT_SHORT = (DRAINING, STOPPING, ENDED, DESERTED)
 """Phases in which no task is started any more, although some may be left."""
 
 EXPECTED, RUNNING, LEAVING, GONE = "expected", "running", "stopping", "stopped"
@@ -149,7 +149,7 @@ class RunState:
     def yet_to_start(self) -> int:
         """How many tasks wait, those that are not read yet too, unless nobody knows how many they are.
 
-        None in a run that is cut short.
+        0 in a run that is cut short.
         """
         if self.total is None or self.list_ended or self.phase in _CUT_SHORT:
             return self.waiting

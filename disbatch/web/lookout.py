@@ -115,12 +115,11 @@ class Lookout:
             pass
         parts = {"failures": self._told_of_failures()}
         if self.state is not None:
-            state = replace(self.state, active=0, phase=states.DESERTED)
+            state = replace(self.state, active=0, waiting=0, phase=states.DESERTED)
             if end is not None:
                 state = replace(
                     state,
                     phase=states.ENDED,
-                    waiting=0,
                     exit_status=end.exit_status,
                     **end.counts,
                     engines=tuple(replace(engine, active=0, status=states.GONE) for engine in state.engines),

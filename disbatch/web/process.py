@@ -72,15 +72,23 @@ class _Protocol(H11Protocol):  # type: ignore[misc, unused-ignore] # an extra, w
         super().connection_made(transport)
         if len(self.connections) > MOST_CONNECTIONS:
             transport.abort()
-        self._await_request()
+        else:
+            self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._await_nothing()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._await_request()
 
-    def _await_request(self) -> None:
+    def _await_nothing(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+
+    def _await_request(self) -> None:
+        self._await_nothing()
         self._deadline = self.loop.call_later(REQUEST_PATIENCE, self._end_if_unfinished)
 
     def _end_if_unfinished(self) -> None:

@@ -74,13 +74,13 @@ def test_a_run_from_its_middle_to_its_end(work: Workplace) -> None:
     run = begin(work)
     with monitor(work) as terminal:
         shows_run(terminal)
+        terminal.until(lambda: terminal.lines[7].split()[:3] == ["localhost", "running", "1/1"], "line of the engine")
         assert terminal.lines[0].startswith("run ")
         assert terminal.lines[0].endswith(" running")
         assert terminal.lines[1].endswith(" 0 %   0 of 4 tasks")
         assert terminal.lines[2].startswith("done 0   failed 0   running 1   waiting 3")
         assert terminal.lines[3].startswith("1 of 1 places in use")
         assert terminal.lines[6].split()[:4] == [">", "SSH0", "running", "1/1"]
-        assert terminal.lines[7].split()[:3] == ["localhost", "running", "1/1"]
         terminal.press("d")
         terminal.shows(">   localhost")
         let_end(work, run)

@@ -305,6 +305,17 @@ def test_in_a_narrow_window_each_row_is_a_block_that_needs_no_scrolling_sideways
         assert place.get_by_role("row").nth(1).get_by_role("cell").count() == columns
 
 
+@pytest.mark.parametrize("width", [721, 800, 1024])
+def test_where_a_table_is_too_wide_its_buttons_are_seen_all_the_same(watch: Watch, width: int) -> None:
+    watched = watch(GATE, viewport={"width": width, "height": 640})
+    button = watched.page.get_by_role("button", name="Stop the engine on localhost")
+    button.wait_for()
+    box = button.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= width
+    assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 OUTSIDE = """() => {
   // Cells, buttons and tables that are not within the width of the window, or that hold what is wider than they are.
   const all = document.querySelectorAll("#running-table td, #engines-table td, td button, .scroll");

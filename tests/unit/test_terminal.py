@@ -67,6 +67,12 @@ def test_who_has_read_enough_is_no_error(monkeypatch: pytest.MonkeyPatch) -> Non
     answer("a line")
 
 
+def test_a_closed_standard_output_is_an_error_for_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(DisbatchError, match="cannot write to standard output: it is closed"):
+        answer("a line")
+
+
 def test_what_was_asked_for_and_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         monkeypatch.setattr(sys, "stdout", full)

@@ -329,7 +329,7 @@ function showRun(run) {
   fact("Done", number(run.done));
   fact("Failed", number(run.failed), run.failed > 0);
   fact("Running", number(run.running));
-  fact("Waiting", `${run.exact || run.total === null ? "" : "~"}${number(run.waiting)}`);
+  fact("Waiting", `${run.exact || run.total === null || run.waiting === 0 ? "" : "~"}${number(run.waiting)}`);
   rate = run.rate;
   fact("Rate", rate);
   fact("Time left", run.left);
@@ -340,7 +340,7 @@ function showRun(run) {
   fact("Interrupted", run.interrupted ? number(run.interrupted) : null);
   fact("Lost with engines", run.lost ? number(run.lost) : null, true);
   fact("Run again", run.rerun ? number(run.rerun) : null);
-  if (phase !== null && phase !== run.words && !ended) announce(`The run is now ${run.words}`);
+  if (phase !== null && phase !== run.words && !ended) announce(`The run: ${run.words}`);
   phase = run.words;
 }
 

@@ -10,7 +10,7 @@ from disbatch.driver import events
 from disbatch.driver.fleet import EngineStage
 from disbatch.driver.snapshot import MOST_RUNNING, Run, running, state
 from disbatch.tasks import Task
-from tests.unit.driver.examples import context_came
+from tests.unit.driver.examples import context_came, outcome
 from tests.unit.driver.play import TOKEN, Play, barrier, play, skipped, task, tasks
 
 RUN = Run("Tasks_1", "1.0", "here", 5.0)
@@ -232,6 +232,24 @@ def test_in_a_run_that_is_cut_short_there_are_as_many_tasks_as_before_and_none_w
     made = state_of(run, unread=100.0)
     assert made["total"] == before["total"] == 141
     assert (made["waiting"], made["activeCylinders"], made["cylinders"]) == (0, 2, 2)
+
+
+def test_what_was_interrupted_when_a_failure_ended_the_run_is_one_of_all() -> None:
+    run = play(*tasks(0, 1), cylinders=[2], fail_fast=True)
+    run.happens(messages.StopEngine(0, now=True))
+    before = state_of(run)["total"]
+    reports = [messages.TaskReport(0, outcome(-15, interrupted=True)), messages.TaskReport(1, outcome(1))]
+    run.happens(messages.TasksEnded(0, tuple(reports)))
+    made = state_of(run)
+    assert (made["phase"], made["total"], made["finished"]) == ("stopping", before, 1)
+
+
+def test_an_engine_that_was_given_up_is_not_taken_for_one_that_left() -> None:
+    run = play(*tasks(0, 1), cylinders=[1, 1])
+    run.is_lost(0)
+    run.happens(messages.EngineLeft(1))
+    engines = state_of(run)["engines"]
+    assert [(engines[rank]["status"], engines[rank]["cut"]) for rank in "01"] == [("stopped", True), ("stopped", False)]
 
 
 @CUT_SHORT

@@ -293,7 +293,7 @@ def test_details_of_a_context() -> None:
     press(monitor, model.ENTER)
     for line in (
         "state    context SSH0: running",
-        "context  SSH, 1 engines",
+        "context  SSH, 1 engine",
         "tasks    10 assigned, 7 finished, 50 at most",
         "runs     3 tasks; Enter on an engine shows those",
     ):

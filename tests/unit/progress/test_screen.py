@@ -136,8 +136,41 @@ def test_whatever_is_wrong_with_the_drawing_what_is_told_is_read(
     tell("a word")
     tell("and another")
     screen.end()
-    assert capsys.readouterr().err == "disbatch: a word\ndisbatch: and another\n"
+    assert capsys.readouterr().err.splitlines() == [
+        "disbatch: how far the run is cannot be drawn here: a bug",
+        "disbatch: a word",
+        "disbatch: and another",
+    ]
+    assert writer.cleared == 1, "no line of it is left"
     assert not screen._thread.is_alive()
+
+
+def test_who_hides_it_does_not_wait_for_a_terminal_that_has_gone(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(module, "LAST_PATIENCE", 3600.0)
+    screen = shown(writer)
+    monkeypatch.setattr(writer, "clear", fail)
+    screen.hide()
+    screen.end()
+
+
+def test_where_no_thread_can_be_started_the_run_does_without(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    screen = Screen(lambda: writer)
+    screen.begin()
+    tell("a word")
+    screen.hide()
+    screen.end()
+    assert capsys.readouterr().err == "disbatch: a word\n"
 
 
 def test_where_nothing_can_be_drawn_at_all_what_is_told_is_read(capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +182,7 @@ def test_where_nothing_can_be_drawn_at_all_what_is_told_is_read(capsys: pytest.C
     screen.begin()
     tell("a word")
     screen.end()
-    assert capsys.readouterr().err == "disbatch: a word\n"
+    assert capsys.readouterr().err.splitlines()[-1] == "disbatch: a word"
 
 
 def test_a_terminal_that_has_gone_disturbs_nobody(writer: Writer) -> None:
@@ -254,4 +287,4 @@ def test_what_is_shown_depends_on_where_and_on_the_wish(monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert isinstance(screen_for("auto")._make_writer(), Bar)
     monkeypatch.setitem(sys.modules, "disbatch.progress.drawing", None)
-    assert isinstance(screen_for("on")._make_writer(), Lines), "where rich is not installed"
+    assert isinstance(module._made(screen_for("on")._make_writer), Lines), "where rich is not installed"
