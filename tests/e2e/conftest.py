@@ -1,4 +1,8 @@
-"""What end-to-end tests share: real ssh hosts, a real Slurm, a browser, and the rule for machines without them."""
+"""What end-to-end tests share: real ssh hosts, a real Slurm, a browser, and the rule for machines without them.
+
+Any two tests may run at once: each process of pytest-xdist makes hosts and clusters of its own, which are in nobody's
+way, and no test uses what the machine has only once, such as a port of a fixed number.
+"""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def test_a_word_for_a_shell(text: str, word: str) -> None:
 
 
 @given(st.binary(min_size=1).filter(lambda name: 0 not in name))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings().max_examples // 5)
 def test_bash_reads_a_word_as_the_bytes_that_it_stands_for(name: bytes) -> None:
     word = shell_word(os.fsdecode(name))
     assert word.isprintable()

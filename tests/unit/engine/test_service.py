@@ -183,7 +183,10 @@ def test_it_is_ready_when_no_rank_is_waited_for_with_those_that_have_come(bench:
     assert bench.said[1:] == [CylindersChanged(RANK, 3), CylindersChanged(RANK, 2)]
 
 
-def test_tasks_of_the_first_cylinder_run_here_and_those_of_others_elsewhere(bench: Bench) -> None:
+def test_tasks_of_the_first_cylinder_run_here_and_those_of_others_elsewhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DOUBT", 0.01)
     service = bench.begin(range(1), with_ranks=True)
     service.decide(CylinderCame(1))
     service.decide(CylindersSettled())
@@ -357,6 +360,7 @@ def test_what_a_command_left_that_died_of_such_a_signal_is_ended(
 def test_a_command_that_lives_through_such_a_signal_keeps_what_it_has(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(module, "DOUBT", 0.01)
     monkeypatch.setattr(module, "CLEARING", 0.1 - module.GRACE)
     gate = tmp_path / "gate"
     os.mkfifo(gate)

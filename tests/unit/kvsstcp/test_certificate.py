@@ -57,7 +57,7 @@ def load(certificate: bytes, key: bytes, directory: Path) -> None:
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(at, of)
 
 
-@settings(max_examples=20)
+@settings(max_examples=settings().max_examples // 5)
 @given(random=st.binary(min_size=PRIVATE_KEY_BYTES, max_size=PRIVATE_KEY_BYTES))
 def test_openssl_finds_that_key_and_certificate_belong_together(
     random: bytes, tmp_path_factory: pytest.TempPathFactory

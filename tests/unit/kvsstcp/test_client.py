@@ -348,7 +348,7 @@ def private() -> Iterator[KVSServerThread]:
 @pytest.mark.usefixtures("elsewhere")
 def test_what_goes_to_another_host_is_encrypted_and_the_same(private: KVSServerThread) -> None:
     with KVSClient(private.cinfo, secret=private.secret) as client:
-        large = bytes(range(256)) * 100_000
+        large = bytes(range(256)) * 20_000
         client.put("k", large)
         assert client.get("k", timeout=PATIENCE) == large
         with pytest.raises(TimeoutError):
