@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.support import CHECKOUT, PATIENCE, eventually, finish
+from tests.e2e.test_slurm import MEET
 from tests.managers import JOBS, LAUNCHERS, install
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def test_launch_commands_are_given_words_that_arrive_as_they_are(work: Workplace
     work.directory /= 'it\'s a "$place"'
     work.directory.mkdir()
     site = Site(work, job, launcher)
-    tasks = work.write("my tasks", *["sleep 0.2; pwd"] * site.slots)
+    tasks = work.write("my tasks", *[MEET.format(site.slots, "pwd")] * site.slots)
     done = work.run("-l", "a label", tasks.name, env=site.environment)
     assert done.returncode == 0, done.stderr
     assert {line.node for line in work.status("my tasks")} == {"n1", "n2"}
@@ -84,7 +85,7 @@ def test_launch_commands_are_given_words_that_arrive_as_they_are(work: Workplace
 @pytest.mark.parametrize("job", MULTI_NODE)
 def test_ssh_does_where_there_is_no_launch_command(work: Workplace, job: str) -> None:
     site = Site(work, job, "ssh")
-    done = work.run(work.write("tasks", *[f"sleep 0.2; {SHOW}"] * site.slots).name, env=site.environment)
+    done = work.run(work.write("tasks", *[MEET.format(site.slots, SHOW)] * site.slots).name, env=site.environment)
     assert done.returncode == 0, done.stderr
     assert {line.out for line in work.status()} == {r"'here\n'", r"'n2\n'"}
     assert site.launched == ["ssh n2"]
@@ -124,7 +125,7 @@ def test_an_engine_that_fails_behind_a_launch_command_that_does_not_tell(work: W
 
 def test_grid_engine_is_not_given_the_secret_of_the_run_to_keep(work: Workplace) -> None:
     site = Site(work, "qsub -pe mpi 3", "qrsh")
-    tasks = work.write("tasks", *["sleep 0.2"] * 3)
+    tasks = work.write("tasks", *[MEET.format(3, "true")] * 3)
     assert work.run(tasks.name, env={**site.environment, "PASSED": "on"}).returncode == 0
     kept = (site.tools / "kept_environment").read_text(encoding="utf-8")
     assert "PASSED=on" in kept
